@@ -1,0 +1,1 @@
+"""Export: command-line modules that turn a model into graphs; never imported while serving."""
