@@ -1,0 +1,307 @@
+"""Tiny random-weight pipelines of four families, saved in the layout that transformers 4 and 5 both read.
+
+`miniature("sdxl", folder)` builds `folder/sdxl` once and returns it. A picture of 64x64 takes a fraction
+of a second on one core. All weights are drawn here by one rule, so that library versions do not matter.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import torch
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    FluxTransformer2DModel,
+    SD3Transformer2DModel,
+    UNet2DConditionModel,
+)
+from safetensors.torch import load_file, save_file
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    PretrainedConfig,
+    T5Config,
+    T5EncoderModel,
+)
+
+Family: TypeAlias = Literal["sd15", "sdxl", "sd3", "flux"]
+FAMILIES: tuple[Family, ...] = ("sd15", "sdxl", "sd3", "flux")
+
+SIDE = 64
+"""Height and width of the default picture; 8x8 latents. FLUX ignores it: name the size there."""
+
+TOKENIZERS = Path(__file__).parent / "data" / "tokenizers"
+TEXT_WIDTH = 32
+CLIP_START, CLIP_END, CLIP_VOCABULARY = 673, 674, 675
+T5_VOCABULARY = 149
+WEIGHT_SEED = 20
+
+Component: TypeAlias = tuple[str, Any]
+"""The library it is loaded from, and the module, scheduler or tokenizer settings."""
+
+
+def miniature(family: Family, folder: Path, *, guidance_embeds: bool = True) -> Path:
+    """The folder of a tiny pipeline under `folder`; built on the first call, found on later ones.
+
+    `guidance_embeds=False` makes FLUX what its schnell variant is; the others ignore it.
+    """
+    name = "flux-schnell" if family == "flux" and not guidance_embeds else family
+    target = folder / name
+    if not (target / "model_index.json").exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder) as unfinished:
+            _save(_BUILDERS[name](), Path(unfinished) / name)
+            (Path(unfinished) / name).rename(target)
+    return target
+
+
+# --- what the families are made of ----------------------------------------------------------------
+
+
+def _sd15() -> dict[str, Any]:
+    return {
+        "_class_name": "StableDiffusionPipeline",
+        "requires_safety_checker": False,
+        "feature_extractor": (None, None),
+        "image_encoder": (None, None),
+        "safety_checker": (None, None),
+        "scheduler": ("diffusers", DDIMScheduler(**_LATENT_NOISE, clip_sample=False, set_alpha_to_one=False)),
+        "text_encoder": ("transformers", _clip(CLIPTextModel, "quick_gelu")),
+        "tokenizer": ("transformers", "CLIPTokenizer"),
+        "unet": ("diffusers", _unet(cross_attention_dim=TEXT_WIDTH)),
+        "vae": ("diffusers", _vae(latent_channels=4, scaling_factor=0.18215)),
+    }
+
+
+def _sdxl() -> dict[str, Any]:
+    unet = _unet(
+        cross_attention_dim=2 * TEXT_WIDTH,
+        transformer_layers_per_block=(1, 2),
+        use_linear_projection=True,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=8,
+        projection_class_embeddings_input_dim=6 * 8 + TEXT_WIDTH,
+    )
+    return {
+        "_class_name": "StableDiffusionXLPipeline",
+        "force_zeros_for_empty_prompt": True,
+        "feature_extractor": (None, None),
+        "image_encoder": (None, None),
+        "scheduler": ("diffusers", EulerDiscreteScheduler(**_LATENT_NOISE, timestep_spacing="leading")),
+        "text_encoder": ("transformers", _clip(CLIPTextModel, "quick_gelu")),
+        "text_encoder_2": ("transformers", _clip(CLIPTextModelWithProjection, "gelu")),
+        "tokenizer": ("transformers", "CLIPTokenizer"),
+        "tokenizer_2": ("transformers", "CLIPTokenizer padded with !"),
+        "unet": ("diffusers", unet),
+        "vae": ("diffusers", _vae(latent_channels=4, scaling_factor=0.13025)),
+    }
+
+
+def _sd3() -> dict[str, Any]:
+    transformer = SD3Transformer2DModel(
+        sample_size=SIDE // 8,
+        patch_size=2,
+        in_channels=16,
+        out_channels=16,
+        num_layers=2,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=2 * TEXT_WIDTH,
+        caption_projection_dim=32,
+        pooled_projection_dim=2 * TEXT_WIDTH,
+        pos_embed_max_size=24,
+        dual_attention_layers=(0,),
+        qk_norm="rms_norm",
+    )
+    return {
+        "_class_name": "StableDiffusion3Pipeline",
+        "feature_extractor": (None, None),
+        "image_encoder": (None, None),
+        "scheduler": ("diffusers", FlowMatchEulerDiscreteScheduler(shift=3.0)),
+        "text_encoder": ("transformers", _clip(CLIPTextModelWithProjection, "quick_gelu")),
+        "text_encoder_2": ("transformers", _clip(CLIPTextModelWithProjection, "gelu")),
+        "text_encoder_3": ("transformers", _t5(width=2 * TEXT_WIDTH)),
+        "tokenizer": ("transformers", "CLIPTokenizer"),
+        "tokenizer_2": ("transformers", "CLIPTokenizer padded with !"),
+        "tokenizer_3": ("transformers", "T5TokenizerFast"),
+        "transformer": ("diffusers", transformer),
+        "vae": ("diffusers", _vae(latent_channels=16, scaling_factor=1.5305, shift_factor=0.0609)),
+    }
+
+
+def _flux(guidance_embeds: bool = True) -> dict[str, Any]:
+    transformer = FluxTransformer2DModel(
+        patch_size=1,
+        in_channels=64,
+        num_layers=1,
+        num_single_layers=1,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=TEXT_WIDTH,
+        pooled_projection_dim=TEXT_WIDTH,
+        guidance_embeds=guidance_embeds,
+        axes_dims_rope=(4, 6, 6),
+    )
+    # What the published dev and schnell schedulers say.
+    shift = {"shift": 3.0, "use_dynamic_shifting": True} if guidance_embeds else {"shift": 1.0}
+    return {
+        "_class_name": "FluxPipeline",
+        "feature_extractor": (None, None),
+        "image_encoder": (None, None),
+        "scheduler": ("diffusers", FlowMatchEulerDiscreteScheduler(**shift)),
+        "text_encoder": ("transformers", _clip(CLIPTextModel, "quick_gelu")),
+        "text_encoder_2": ("transformers", _t5(width=TEXT_WIDTH)),
+        "tokenizer": ("transformers", "CLIPTokenizer"),
+        "tokenizer_2": ("transformers", "T5TokenizerFast"),
+        "transformer": ("diffusers", transformer),
+        "vae": ("diffusers", _vae(latent_channels=16, scaling_factor=0.3611, shift_factor=0.1159)),
+    }
+
+
+_BUILDERS: dict[str, Callable[[], dict[str, Any]]] = {
+    "sd15": _sd15,
+    "sdxl": _sdxl,
+    "sd3": _sd3,
+    "flux": _flux,
+    "flux-schnell": lambda: _flux(guidance_embeds=False),
+}
+
+_LATENT_NOISE: dict[str, Any] = {
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "steps_offset": 1,
+}
+
+
+def _unet(**settings: Any) -> UNet2DConditionModel:
+    return UNet2DConditionModel(
+        sample_size=SIDE // 8,
+        block_out_channels=(16, 32),
+        layers_per_block=1,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        attention_head_dim=(2, 4),
+        norm_num_groups=8,
+        **settings,
+    )
+
+
+def _vae(*, latent_channels: int, **settings: Any) -> AutoencoderKL:
+    quantised = latent_channels == 4
+    return AutoencoderKL(
+        sample_size=SIDE,
+        block_out_channels=(8, 8, 16, 16),
+        layers_per_block=1,
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        norm_num_groups=4,
+        latent_channels=latent_channels,
+        use_quant_conv=quantised,
+        use_post_quant_conv=quantised,
+        **settings,
+    )
+
+
+def _clip(encoder: type[torch.nn.Module], activation: str) -> torch.nn.Module:
+    config = CLIPTextConfig(
+        vocab_size=CLIP_VOCABULARY,
+        hidden_size=TEXT_WIDTH,
+        intermediate_size=2 * TEXT_WIDTH,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        projection_dim=TEXT_WIDTH,
+        hidden_act=activation,
+        bos_token_id=CLIP_START,
+        eos_token_id=CLIP_END,
+        pad_token_id=CLIP_END,
+    )
+    return encoder(config)
+
+
+def _t5(*, width: int) -> torch.nn.Module:
+    config = T5Config(
+        vocab_size=T5_VOCABULARY,
+        d_model=width,
+        d_kv=16,
+        d_ff=2 * width,
+        num_layers=1,
+        num_heads=2,
+        feed_forward_proj="gated-gelu",
+        pad_token_id=0,
+        eos_token_id=1,
+    )
+    encoder: torch.nn.Module = T5EncoderModel(config)
+    return encoder
+
+
+# --- drawing and saving ---------------------------------------------------------------------------
+
+
+def _save(parts: dict[str, Any], folder: Path) -> None:
+    folder.mkdir()
+    index = dict(parts)
+    generator = torch.Generator().manual_seed(WEIGHT_SEED)
+    for name, part in parts.items():
+        if not isinstance(part, tuple):
+            continue
+        library, component = part
+        if isinstance(component, torch.nn.Module):
+            _draw_weights(component, generator)
+        index[name] = [library, _save_component(component, folder / name)]
+    (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
+
+
+def _draw_weights(module: torch.nn.Module, generator: torch.Generator) -> None:
+    """Unit-variance weights throughout, so that prompt, seed and steps all reach the picture."""
+    for name, weight in sorted(module.named_parameters()):
+        noise = torch.randn(weight.shape, generator=generator)
+        with torch.no_grad():
+            if weight.ndim < 2:
+                weight.copy_(1 + 0.1 * noise if name.endswith("weight") else 0.1 * noise)
+            else:
+                weight.copy_(noise * weight[0].numel() ** -0.5)
+
+
+def _save_component(component: Any, folder: Path) -> str | None:
+    """Writes the component and returns the class name for `model_index.json`."""
+    if component is None:
+        return None
+    if isinstance(component, str):
+        return _save_tokenizer(component, folder)
+    component.save_pretrained(folder)
+    if isinstance(component, CLIPTextModel):
+        _prefix_keys(folder / "model.safetensors")
+    if isinstance(getattr(component, "config", None), PretrainedConfig):
+        _name_architecture(folder / "config.json", type(component).__name__)
+    return type(component).__name__
+
+
+def _save_tokenizer(description: str, folder: Path) -> str:
+    """`Class` or `Class padded with X`, as in the second text encoders of SDXL and SD3."""
+    class_name, _, pad = description.partition(" padded with ")
+    shutil.copytree(TOKENIZERS / ("t5" if class_name.startswith("T5") else "clip"), folder)
+    if pad:
+        for file in (folder / "tokenizer_config.json", folder / "special_tokens_map.json"):
+            file.write_text(json.dumps(json.loads(file.read_text()) | {"pad_token": pad}, indent=2) + "\n")
+    return class_name
+
+
+def _prefix_keys(file: Path) -> None:
+    """transformers 5 leaves `text_model.` out, and 4 then draws the encoder anew with a mere warning."""
+    weights = {f"text_model.{key.removeprefix('text_model.')}": value for key, value in load_file(file).items()}
+    save_file(weights, file, metadata={"format": "pt"})
+
+
+def _name_architecture(file: Path, class_name: str) -> None:
+    settings = json.loads(file.read_text()) | {"architectures": [class_name]}
+    file.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n")
