@@ -1,0 +1,41 @@
+"""What every test starts from: offline, an environment without our variables, a loop nobody may block."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Iterator
+
+import pytest
+from blockbuster import BlockBuster
+
+# The model libraries read these once, when a test first imports them.
+os.environ.update(
+    HF_HUB_OFFLINE="1",
+    HF_HUB_DISABLE_TELEMETRY="1",
+    TOKENIZERS_PARALLELISM="false",
+    OMP_NUM_THREADS="1",  # the test models are tiny: more threads only wait for each other
+)
+for _name in [name for name in os.environ if name.startswith("TRIPTYCH_")]:
+    del os.environ[_name]
+
+
+@pytest.fixture(scope="session")
+def _guard() -> BlockBuster:
+    return BlockBuster(scanned_modules=["router", "backends"])
+
+
+@pytest.fixture(autouse=True)
+def loop_is_not_blocked(request: pytest.FixtureRequest, _guard: BlockBuster) -> Iterator[None]:
+    """Fails an async test in which our code sleeps, reads files or waits for a lock on the event loop.
+
+    `@pytest.mark.may_block` lets a test through that has a reason to.
+    """
+    if not inspect.iscoroutinefunction(request.function) or request.node.get_closest_marker("may_block"):
+        yield
+        return
+    _guard.activate()
+    try:
+        yield
+    finally:
+        _guard.deactivate()
