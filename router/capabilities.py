@@ -1,0 +1,159 @@
+"""Capabilities: what an instance can do, and the first reason why it cannot."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from router.request import GenerateRequest
+from router.types import Footprint, ShapeProfile, Task
+
+SCHEDULER_SUFFIX = "Scheduler"
+
+
+@dataclass(frozen=True, slots=True)
+class Defaults:
+    """What a field means when the request leaves it out."""
+
+    height: int
+    width: int
+    num_inference_steps: int
+    guidance_scale: float | None = None
+    """`None`: the model has no guidance to scale."""
+    strength: float = 0.8
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What one instance can do. Made by `Backend.probe`, without loading weights."""
+
+    family: str
+    pipeline: str
+    tasks: frozenset[Task]
+    defaults: Defaults
+    footprint: Footprint
+    device: str
+    dtype: str
+    size_multiple: int = 8
+    min_side: int = 16
+    max_side: int = 4096
+    profiles: tuple[ShapeProfile, ...] = ()
+    """Empty: any size within the limits. Else only these sizes."""
+    schedulers: tuple[str, ...] = ()
+    """Class names without `Scheduler` at their end; the first is the model's own."""
+    negative_prompt: bool = True
+    true_cfg: bool = False
+    loras: tuple[str, ...] = ()
+    reproducible: bool = True
+    previews: bool = True
+    device_memory_bytes: int | None = None
+    """All of the device's memory, `None` where it is not known."""
+    notes: tuple[str, ...] = ()
+    """What an operator should see in `triptych backends`: attention in use, offload, compile."""
+
+    @property
+    def fixed_shape(self) -> bool:
+        return bool(self.profiles)
+
+    def why_not(self, request: GenerateRequest) -> str | None:
+        """The first reason why this instance cannot serve exactly this request.
+
+        Takes an effective request. Unsupported parameters are reasons, never ignored.
+        """
+        return next(self._reasons(request), None)
+
+    def _reasons(self, request: GenerateRequest) -> Iterator[str]:
+        if request.task not in self.tasks:
+            yield f"it does {_list(sorted(self.tasks))}, not {request.task}."
+        yield from self._size_reasons(request)
+        yield from self._parameter_reasons(request)
+        yield from self._memory_reasons(request)
+
+    def _size_reasons(self, request: GenerateRequest) -> Iterator[str]:
+        height, width = _size(request)
+        if self.profiles:
+            if not any(profile.holds(height, width) for profile in self.profiles):
+                sizes = _list([f"{profile.height}x{profile.width}" for profile in self.profiles])
+                yield f"its graphs are made for {sizes} (height x width), not {height}x{width}."
+            return
+        for name, side in (("height", height), ("width", width)):
+            if not self.min_side <= side <= self.max_side:
+                yield f"`{name}` must be {self.min_side} to {self.max_side} pixels, not {side}."
+            if side % self.size_multiple:
+                below = side - side % self.size_multiple
+                yield (
+                    f"`{name}` must be a multiple of {self.size_multiple}, not {side};"
+                    f" {max(below, self.size_multiple)} and {below + self.size_multiple} are near."
+                )
+
+    def _parameter_reasons(self, request: GenerateRequest) -> Iterator[str]:
+        if request.guidance_scale is not None and self.defaults.guidance_scale is None:
+            yield "`guidance_scale` has no effect on this model; leave it out."
+        if request.true_cfg_scale is not None and not self.true_cfg:
+            yield "`true_cfg_scale` is not a parameter of this model; use `guidance_scale`."
+        if request.negative_prompt is not None:
+            yield from self._negative_prompt_reasons(request)
+        if request.scheduler is not None and scheduler_name(request.scheduler) not in self.schedulers:
+            offered = _list(self.schedulers) if self.schedulers else "none"
+            yield f"it has no scheduler {request.scheduler!r}; it has {offered}."
+        for lora in request.loras:
+            if lora.name not in self.loras:
+                yield f"it has no LoRA {lora.name!r}; it has {_list(self.loras) or 'none'}."
+        if request.reproducible and not self.reproducible:
+            yield "it cannot promise `reproducible` pictures."
+        if request.previews and not self.previews:
+            yield "it has no `previews`."
+
+    def _negative_prompt_reasons(self, request: GenerateRequest) -> Iterator[str]:
+        if not self.negative_prompt:
+            yield "`negative_prompt` is not a parameter of this model."
+        scale, field = request.guidance_scale, "guidance_scale"
+        if self.true_cfg:
+            scale, field = request.true_cfg_scale, "true_cfg_scale"
+        if scale is None or scale <= 1:
+            yield f"`negative_prompt` has no effect unless `{field}` is above 1."
+
+    def _memory_reasons(self, request: GenerateRequest) -> Iterator[str]:
+        if self.device_memory_bytes is None:
+            return
+        height, width = _size(request)
+        workspace = self.footprint.workspace_bytes(height, width, rows_of(request))
+        needed = self.footprint.weights_bytes + workspace
+        if needed > self.device_memory_bytes:
+            yield (
+                f"{height}x{width} needs {needed:,} bytes on {self.device}, which has"
+                f" {self.device_memory_bytes:,}; {self._largest_size(request)}."
+            )
+
+    def _largest_size(self, request: GenerateRequest) -> str:
+        """The largest size of this aspect ratio that fits, as the end of a sentence."""
+        height, width = _size(request)
+        free = (self.device_memory_bytes or 0) - self.footprint.weights_bytes
+        per_pixel = self.footprint.workspace_bytes(1, 1, rows_of(request))
+        scale = (max(free, 0) / max(per_pixel * height * width, 1)) ** 0.5
+        step = self.size_multiple
+        nearest = [int(side * scale) // step * step for side in (height, width)]
+        if min(nearest) < self.min_side:
+            return "no size fits"
+        return f"{nearest[0]}x{nearest[1]} fits"
+
+
+def rows_of(request: GenerateRequest) -> int:
+    """Rows that one picture of the request adds to a run: two with guidance, else one."""
+    scales = (request.guidance_scale, request.true_cfg_scale)
+    return 2 if any(scale is not None and scale > 1 for scale in scales) else 1
+
+
+def scheduler_name(name: str) -> str:
+    """`DDIMScheduler` and `DDIM` are the same scheduler."""
+    return name.removesuffix(SCHEDULER_SUFFIX)
+
+
+def _size(request: GenerateRequest) -> tuple[int, int]:
+    if request.height is None or request.width is None:
+        raise ValueError("the size is not filled in yet; choose_route does it")
+    return request.height, request.width
+
+
+def _list(names: tuple[str, ...] | list[str]) -> str:
+    return ", ".join(names)

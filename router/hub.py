@@ -1,0 +1,231 @@
+"""Hub: what a lane's thread does. Start tasks, gather their calls, tick, let them go on.
+
+A task is plain blocking code in a greenlet. Where it would run the heavy model it hands the call
+over and waits; when every task waits, the hub *ticks*: it takes the oldest call, adds the others of
+the same key, runs them as one, and gives each task its part. So requests of different step counts,
+guidance and arrival times share runs, and a new arrival waits one run, not one picture.
+
+The hub knows neither torch nor pictures: a call has a key and a row count, and a `Gather` runs many.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from greenlet import getcurrent, greenlet
+
+from router.call import Call
+from router.errors import DeviceLostError, RequestCancelledError
+from router.task import Task
+
+Post: TypeAlias = Callable[..., None]
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """The ticks that a task took part in, and all rows of those ticks, its neighbours' included."""
+
+    ticks: int
+    rows: int
+
+
+class Hub:
+    """Lives on the lane's thread; the event loop reads its counters and nothing else."""
+
+    def __init__(self, name: str, inbox: queue.SimpleQueue[Task[Any] | None], post: Post) -> None:
+        self.name = name
+        self.waiting: deque[Task[Any]] = deque()
+        self.running = 0
+        self.ticks = 0
+        self.rows = 0
+        self.busy_s = 0.0
+        self.lost = ""
+        """Why the device takes no more work; empty while it does."""
+        self._inbox = inbox
+        self._post = post
+        self._arrived: deque[Task[Any]] = deque()
+        self._alone: set[Hashable] = set()
+        self._learned_limits: dict[Hashable, int] = {}
+        self._current: Task[Any] | None = None
+        self._thread = 0
+
+    # Inside a task.
+
+    def call(self, call: Call) -> Any:
+        """Wait until a tick has run this call, and return its part."""
+        task = self._task_here()
+        if task is None:
+            return call.gather([call])[0]
+        task.call = call
+        return self._greenlet.switch()
+
+    def shared(self) -> Shared:
+        task = self._task_here()
+        return Shared(task.ticks, task.rows) if task else Shared(0, 0)
+
+    def check_stop(self) -> None:
+        task = self._task_here()
+        if task and task.stop_error:
+            raise task.stop_error
+
+    def _task_here(self) -> Task[Any] | None:
+        return self._current if threading.get_ident() == self._thread else None
+
+    # Between tasks.
+
+    def live(self) -> None:
+        """The thread's whole life, until a `None` arrives."""
+        self._thread = threading.get_ident()
+        self._greenlet = getcurrent()
+        while self._receive():
+            self._start_arrivals()
+            self._stop_stopped()
+            if self.waiting:
+                self._tick()
+        self._end_all(RequestCancelledError(f"The lane of device {self.name!r} was closed."))
+
+    def _receive(self) -> bool:
+        """Take what has arrived; block only when there is nothing else to do. False: end."""
+        idle = not self.waiting and all(task.alone in self._alone for task in self._arrived)
+        while True:
+            try:
+                task = self._inbox.get(block=idle)
+            except queue.Empty:
+                return True
+            if task is None:
+                return False
+            self._arrived.append(task)
+            idle = False
+
+    def _start_arrivals(self) -> None:
+        for _ in range(len(self._arrived)):
+            task = self._arrived.popleft()
+            if self.lost and task.stop_error is None:
+                task.stop_error = DeviceLostError(self.lost)
+            if task.stop_error is not None:
+                self._post(task.deliver, None, task.stop_error)
+            elif task.alone in self._alone:
+                self._arrived.append(task)
+            else:
+                self._start(task)
+
+    def _start(self, task: Task[Any]) -> None:
+        if task.alone is not None:
+            self._alone.add(task.alone)
+        task.greenlet = greenlet(task.function)
+        task.greenlet.gr_context = task.setting
+        self.running += 1
+        self._resume(task, task.greenlet.switch)
+
+    def _stop_stopped(self) -> None:
+        """Throw its error into every waiting task that is to stop."""
+        for _ in range(len(self.waiting)):
+            task = self.waiting.popleft()
+            if task.stop_error is None:
+                self.waiting.append(task)
+            else:
+                self._resume(task, task.running.throw, task.stop_error)
+
+    def _resume(self, task: Task[Any], switch: Callable[..., Any], *arguments: Any) -> None:
+        """Let a task run until its next call, where it waits again, or until its end."""
+        self._current, task.call = task, None
+        value, error = None, None
+        try:
+            value = switch(*arguments)
+        except BaseException as exc:  # noqa: BLE001 -- it belongs to whoever awaits the task
+            error = exc
+        self._current = None
+        if task.running.dead:
+            self._end(task, value, error)
+        else:
+            self.waiting.append(task)
+
+    def _end(self, task: Task[Any], value: Any, error: BaseException | None) -> None:
+        self.running -= 1
+        self._alone.discard(task.alone)
+        task.greenlet = None
+        if isinstance(error, DeviceLostError):
+            self._lose(error)
+        self._post(task.deliver, value, error)
+
+    def _tick(self) -> None:
+        """Run the oldest call together with those of its key, and let their tasks go on."""
+        tasks, calls = self._take()
+        started = time.perf_counter()
+        outcomes = self._run(calls)
+        self.busy_s += time.perf_counter() - started
+        rows = sum(call.rows for call in calls)
+        self.ticks += 1
+        self.rows += rows
+        for task, (result, error) in zip(tasks, outcomes, strict=True):
+            task.ticks += 1
+            task.rows += rows
+            if error is not None:
+                self._resume(task, task.running.throw, error)
+            else:
+                self._resume(task, task.running.switch, result)
+
+    def _take(self) -> tuple[list[Task[Any]], list[Call]]:
+        """The oldest waiting call, then, oldest first, those of its key that the row limit admits."""
+        oldest = self.waiting.popleft()
+        call = oldest.waiting_call
+        room = self._row_limit(call) - call.rows
+        tasks, calls, passed = [oldest], [call], []
+        while self.waiting and room > 0:
+            task = self.waiting.popleft()
+            other = task.waiting_call
+            if other.rows <= room and other.key == call.key:
+                tasks.append(task)
+                calls.append(other)
+                room -= other.rows
+            else:
+                passed.append(task)
+        self.waiting.extendleft(reversed(passed))
+        return tasks, calls
+
+    def _row_limit(self, call: Call) -> int:
+        return self._learned_limits.get(call.key, call.gather.row_limit)
+
+    def _run(self, calls: list[Call]) -> list[tuple[Any, BaseException | None]]:
+        """One outcome for each call; a joined run that fails is run again in smaller parts."""
+        failure: Exception
+        short_of_memory = False
+        try:
+            return [(result, None) for result in calls[0].gather(calls)]
+        except DeviceLostError as exc:
+            self._lose(exc)
+            return [(None, exc)] * len(calls)
+        except MemoryError as exc:
+            short_of_memory, failure = True, exc.with_traceback(None)
+        except Exception as exc:  # noqa: BLE001 -- it belongs to the task whose call it was
+            failure = exc
+        # Outside of `except`: a traceback would hold what the failed run had allocated.
+        if len(calls) == 1:
+            return [(None, failure)]
+        size = (len(calls) + 1) // 2 if short_of_memory else 1
+        if short_of_memory:
+            self._learned_limits[calls[0].key] = sum(call.rows for call in calls[:size])
+        parts = [calls[start : start + size] for start in range(0, len(calls), size)]
+        return [outcome for part in parts for outcome in self._run(part)]
+
+    # The end.
+
+    def _lose(self, error: DeviceLostError) -> None:
+        """The device is gone: whoever waits hears it, and so does whoever comes."""
+        self.lost = self.lost or str(error)
+        for task in self.waiting:
+            task.stop_error = error
+
+    def _end_all(self, error: BaseException) -> None:
+        """Throw until every task has ended, even one that catches its error and calls again."""
+        while self.waiting:
+            task = self.waiting.popleft()
+            self._resume(task, task.running.throw, task.stop_error or error)
+        for task in self._arrived:
+            self._post(task.deliver, None, error)

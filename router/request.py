@@ -1,0 +1,148 @@
+"""GenerateRequest: what is asked for, in Diffusers' own words."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from router import images
+from router.errors import InvalidRequestError
+from router.types import RawImage, Task
+
+MAX_PROMPT_CHARACTERS = 10_000
+MAX_SIDE = 16_384
+MAX_SEED = 2**63 - 1
+
+Adjustment: TypeAlias = Literal["size", "scheduler", "rows"]
+
+_Image: TypeAlias = Annotated[RawImage, BeforeValidator(images.to_raw_image)]
+_Side: TypeAlias = Annotated[int, Field(ge=8, le=MAX_SIDE, strict=True)]
+_Number: TypeAlias = Annotated[float, Field(allow_inf_nan=False, strict=True)]
+
+
+class LoraRequest(BaseModel):
+    """A LoRA by its configured name, and how strongly it is applied."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(min_length=1)
+    weight: _Number = 1.0
+
+
+class GenerateRequest(BaseModel):
+    """One request. `None` means the model's default; `choose_route` fills it in.
+
+    Pictures are taken as `RawImage`, PIL image or encoded bytes (PNG, JPEG, WebP) and carried as
+    `RawImage`. Build it with `GenerateRequest.of(...)` to get `InvalidRequestError` instead of
+    pydantic's `ValidationError`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+    model: str | None = None
+    """Public name of the model; `None` is the configured default."""
+    prompt: str = Field(default="", max_length=MAX_PROMPT_CHARACTERS)
+    negative_prompt: str | None = Field(default=None, max_length=MAX_PROMPT_CHARACTERS)
+    height: _Side | None = None
+    """Pixels. For image-to-image and inpainting `None` is the size of `image`."""
+    width: _Side | None = None
+    num_inference_steps: Annotated[int, Field(ge=1, strict=True)] | None = None
+    guidance_scale: Annotated[_Number, Field(ge=0, le=100)] | None = None
+    true_cfg_scale: Annotated[_Number, Field(ge=0, le=100)] | None = None
+    """Classifier-free guidance for guidance-distilled models (FLUX); above 1 the negative prompt counts."""
+    num_images_per_prompt: Annotated[int, Field(ge=1, strict=True)] = 1
+    seed: Annotated[int, Field(ge=0, le=MAX_SEED, strict=True)] | None = None
+    """Picture `i` of the request is made with `seed + i`."""
+    image: _Image | None = None
+    mask_image: _Image | None = None
+    """Same size as `image`; white is painted anew, black is kept."""
+    strength: Annotated[_Number, Field(ge=0, le=1)] | None = None
+    """0 keeps `image`, 1 ignores it."""
+    scheduler: str | None = None
+    """A Diffusers class name, with or without `Scheduler` at its end."""
+    loras: tuple[LoraRequest, ...] = ()
+    reproducible: bool = False
+    """Bit-equal pictures whatever else runs: this request shares no tick. Costs throughput."""
+    previews: bool = False
+    """Whether `Step` events carry a small picture of what is seen so far."""
+    deadline_s: Annotated[_Number, Field(gt=0)] | None = None
+    """Seconds from now; after it the work is stopped with `DeadlineExceededError`."""
+    allow_adjustments: frozenset[Adjustment] = frozenset()
+    """What may be changed to serve the request at all; every change is in the result."""
+
+    @classmethod
+    def of(cls, **fields: Any) -> GenerateRequest:
+        """Build and check. Raises `InvalidRequestError` that names the field and the cure."""
+        try:
+            return cls(**fields)
+        except ValidationError as exc:
+            raise _invalid(exc) from exc
+
+    @property
+    def task(self) -> Task:
+        """What is asked, derived from the pictures given."""
+        if self.image is None:
+            return "text-to-image"
+        return "image-to-image" if self.mask_image is None else "inpainting"
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """The seed of each picture; only of an effective request (`seed` is filled in)."""
+        if self.seed is None:
+            raise ValueError("the seed is not filled in yet; choose_route does it")
+        return tuple(self.seed + index for index in range(self.num_images_per_prompt))
+
+    @model_validator(mode="after")
+    def _check_together(self) -> GenerateRequest:
+        _check_pictures(self)
+        if not self.prompt.strip() and self.image is None:
+            raise InvalidRequestError(
+                "`prompt` is empty; only a request with an `image` may leave it out.", param="prompt"
+            )
+        if self.seed is not None and self.seed + self.num_images_per_prompt - 1 > MAX_SEED:
+            raise InvalidRequestError(
+                f"`seed` + `num_images_per_prompt` passes {MAX_SEED}; choose a smaller seed.", param="seed"
+            )
+        return self
+
+
+def _check_pictures(request: GenerateRequest) -> None:
+    image, mask = request.image, request.mask_image
+    if image is None and mask is not None:
+        raise InvalidRequestError("`mask_image` needs an `image` to paint in.", param="mask_image")
+    if image is None and request.strength is not None:
+        raise InvalidRequestError(
+            "`strength` says how far to move from an `image`; give one or leave `strength` out.",
+            param="strength",
+        )
+    if image is not None and mask is not None:
+        if (image.height, image.width) != (mask.height, mask.width):
+            raise InvalidRequestError(
+                f"`mask_image` is {mask.height}x{mask.width} and `image` {image.height}x{image.width}"
+                " (height x width); make them the same size.",
+                param="mask_image",
+            )
+
+
+def _invalid(exc: ValidationError) -> InvalidRequestError:
+    """The first of pydantic's findings as one sentence; the others are counted."""
+    first, *others = exc.errors(include_url=False, include_context=False)
+    param = ".".join(str(part) for part in first["loc"]) or None
+    if first["type"] == "extra_forbidden":
+        known = ", ".join(GenerateRequest.model_fields)
+        sentence = f"There is no field `{param}`; the fields are: {known}."
+    else:
+        said = first["msg"][0].lower() + first["msg"][1:]
+        sentence = f"`{param}` is {_short(first['input'])}: {said}."
+    if others:
+        sentence += f" ({len(others)} more of its fields are wrong too.)"
+    return InvalidRequestError(sentence, param=param)
+
+
+def _short(value: Any) -> str:
+    """The value for a sentence: prompts and pictures are not repeated."""
+    text = repr(value) if isinstance(value, int | float | bool) or value is None else ""
+    if isinstance(value, str):
+        text = repr(value) if len(value) <= 40 else f"{len(value)} characters long"
+    return text or f"a {type(value).__name__}"
