@@ -28,7 +28,6 @@ from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
     CLIPTextModelWithProjection,
-    PretrainedConfig,
     T5Config,
     T5EncoderModel,
 )
@@ -45,8 +44,8 @@ CLIP_START, CLIP_END, CLIP_VOCABULARY = 673, 674, 675
 T5_VOCABULARY = 149
 WEIGHT_SEED = 20
 
-Component: TypeAlias = tuple[str, Any]
-"""The library it is loaded from, and the module, scheduler or tokenizer settings."""
+Parts: TypeAlias = dict[str, Any]
+"""`model_index.json` with the things themselves: (library, module, scheduler or tokenizer class)."""
 
 
 def miniature(family: Family, folder: Path, *, guidance_embeds: bool = True) -> Path:
@@ -67,7 +66,7 @@ def miniature(family: Family, folder: Path, *, guidance_embeds: bool = True) -> 
 # --- what the families are made of ----------------------------------------------------------------
 
 
-def _sd15() -> dict[str, Any]:
+def _sd15() -> Parts:
     return {
         "_class_name": "StableDiffusionPipeline",
         "requires_safety_checker": False,
@@ -82,7 +81,7 @@ def _sd15() -> dict[str, Any]:
     }
 
 
-def _sdxl() -> dict[str, Any]:
+def _sdxl() -> Parts:
     unet = _unet(
         cross_attention_dim=2 * TEXT_WIDTH,
         transformer_layers_per_block=(1, 2),
@@ -106,7 +105,7 @@ def _sdxl() -> dict[str, Any]:
     }
 
 
-def _sd3() -> dict[str, Any]:
+def _sd3() -> Parts:
     transformer = SD3Transformer2DModel(
         sample_size=SIDE // 8,
         patch_size=2,
@@ -138,7 +137,7 @@ def _sd3() -> dict[str, Any]:
     }
 
 
-def _flux(guidance_embeds: bool = True) -> dict[str, Any]:
+def _flux(guidance_embeds: bool = True) -> Parts:
     transformer = FluxTransformer2DModel(
         patch_size=1,
         in_channels=64,
@@ -167,7 +166,7 @@ def _flux(guidance_embeds: bool = True) -> dict[str, Any]:
     }
 
 
-_BUILDERS: dict[str, Callable[[], dict[str, Any]]] = {
+_BUILDERS: dict[str, Callable[[], Parts]] = {
     "sd15": _sd15,
     "sdxl": _sdxl,
     "sd3": _sd3,
@@ -247,7 +246,7 @@ def _t5(*, width: int) -> torch.nn.Module:
 # --- drawing and saving ---------------------------------------------------------------------------
 
 
-def _save(parts: dict[str, Any], folder: Path) -> None:
+def _save(parts: Parts, folder: Path) -> None:
     folder.mkdir()
     index = dict(parts)
     generator = torch.Generator().manual_seed(WEIGHT_SEED)
@@ -281,8 +280,6 @@ def _save_component(component: Any, folder: Path) -> str | None:
     component.save_pretrained(folder)
     if isinstance(component, CLIPTextModel):
         _prefix_keys(folder / "model.safetensors")
-    if isinstance(getattr(component, "config", None), PretrainedConfig):
-        _name_architecture(folder / "config.json", type(component).__name__)
     return type(component).__name__
 
 
@@ -298,10 +295,6 @@ def _save_tokenizer(description: str, folder: Path) -> str:
 
 def _prefix_keys(file: Path) -> None:
     """transformers 5 leaves `text_model.` out, and 4 then draws the encoder anew with a mere warning."""
-    weights = {f"text_model.{key.removeprefix('text_model.')}": value for key, value in load_file(file).items()}
-    save_file(weights, file, metadata={"format": "pt"})
-
-
-def _name_architecture(file: Path, class_name: str) -> None:
-    settings = json.loads(file.read_text()) | {"architectures": [class_name]}
-    file.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n")
+    weights = load_file(file)
+    prefixed = {f"text_model.{key.removeprefix('text_model.')}": weights[key] for key in weights}
+    save_file(prefixed, file, metadata={"format": "pt"})
