@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import struct
 import sys
 import zlib
@@ -31,6 +32,26 @@ _DESCRIPTION_TAG = 0x010E  # EXIF ImageDescription: where JPEG and WebP keep wha
 _MAX_EXIF_BYTES = 65_000
 _SHEET_GAP = 4
 _WHITE = (255, 255, 255)
+_JPEG_SCAN = re.compile(rb"\xff\xda\x00[\x08\x0a\x0c\x0e]")
+_MAX_JPEG_SCANS = 100
+
+# A hostile file reaches far into PIL, so the list is long; a test throws mutated files at it.
+_RAISED_BY_PIL = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    Warning,  # where the app turns warnings into errors
+    struct.error,
+    zlib.error,
+)
 
 
 def to_raw_image(value: object, *, param: str = "image") -> RawImage:
@@ -56,7 +77,8 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS, param: str = "image") -
 
     Gray and palette pictures become RGB, opaque alpha is dropped; colour profiles are not applied.
     Raises `InvalidRequestError` with `param` for another format, a broken or truncated file, more
-    than `max_pixels`, several frames, real transparency, 16 bits per channel and CMYK.
+    than `max_pixels`, several frames, real transparency, 16 bits per channel and CMYK. Damage
+    inside a JPEG that its decoder passes over is not noticed.
     """
     with _broken_is_refused(param), _open(data, param) as image:
         return _checked(image, max_pixels, param)
@@ -129,6 +151,7 @@ def _open(data: bytes, param: str) -> ImageFile:
         _check_png(data, param)
         return pillow.PngImagePlugin.PngImageFile(BytesIO(data))  # type: ignore[no-any-return]
     if data.startswith(b"\xff\xd8\xff"):
+        _check_jpeg(data, param)
         return pillow.JpegImagePlugin.JpegImageFile(BytesIO(data))  # type: ignore[no-any-return]
     if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
         return pillow.WebPImagePlugin.WebPImageFile(BytesIO(data))  # type: ignore[no-any-return]
@@ -149,6 +172,15 @@ def _check_png(data: bytes, param: str) -> None:
             raise _broken(param)
 
 
+def _check_jpeg(data: bytes, param: str) -> None:
+    """A progressive file has about ten scans; a thousand, 30 bytes each, keep a decoder busy for seconds."""
+    if len(_JPEG_SCAN.findall(data)) > _MAX_JPEG_SCANS:
+        raise InvalidRequestError(
+            f"The picture in `{param}` has more than {_MAX_JPEG_SCANS} scans; save it again as PNG.",
+            param=param,
+        )
+
+
 def _checked(image: Image, max_pixels: int, param: str) -> RawImage:
     """Every check that the header allows comes before the first pixel is decoded."""
     pillow = _pillow()
@@ -165,11 +197,7 @@ def _checked(image: Image, max_pixels: int, param: str) -> RawImage:
 
 def _check_size(image: Image, max_pixels: int, param: str) -> None:
     if image.height * image.width > max_pixels:
-        raise InvalidRequestError(
-            f"The picture in `{param}` is {image.height}x{image.width} (height x width), more than"
-            f" {max_pixels:,} pixels; make it smaller.",
-            param=param,
-        )
+        raise _too_large(param, f"{image.height}x{image.width} (height x width)", max_pixels)
 
 
 def _flat(image: Image, param: str) -> Image:
@@ -255,34 +283,24 @@ def _pillow() -> Any:
 
 @contextmanager
 def _broken_is_refused(param: str) -> Iterator[None]:
-    """Whatever PIL raises on a file that is not what it claims to be becomes one sentence.
-
-    The list is long because a hostile file reaches far into PIL; a test throws random bytes at it.
-    """
+    """Whatever PIL raises on a file that is not what it claims to be becomes one sentence."""
     try:
         yield
-    except (
-        OSError,
-        SyntaxError,
-        ValueError,
-        TypeError,
-        AttributeError,
-        AssertionError,
-        LookupError,
-        ArithmeticError,
-        EOFError,
-        RuntimeError,
-        MemoryError,
-        struct.error,
-        zlib.error,
-        _pillow().Image.DecompressionBombError,
-    ) as exc:
+    except _RAISED_BY_PIL as exc:
         raise _broken(param) from exc
+    except _pillow().Image.DecompressionBombError as exc:
+        raise _too_large(param, "larger than a picture may be", MAX_PIXELS) from exc
 
 
 def _broken(param: str) -> InvalidRequestError:
     return InvalidRequestError(
         f"The picture in `{param}` is broken or cut off; save it again as PNG, JPEG or WebP.", param=param
+    )
+
+
+def _too_large(param: str, size: str, max_pixels: int) -> InvalidRequestError:
+    return InvalidRequestError(
+        f"The picture in `{param}` is {size}; make it smaller, {max_pixels:,} pixels at most.", param=param
     )
 
 

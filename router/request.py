@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
 
 from router import images
 from router.errors import InvalidRequestError
@@ -16,7 +24,12 @@ MAX_SEED = 2**63 - 1
 
 Adjustment: TypeAlias = Literal["size", "scheduler", "rows"]
 
-_Image: TypeAlias = Annotated[RawImage, BeforeValidator(images.to_raw_image)]
+
+def _picture(value: object, info: ValidationInfo) -> RawImage:
+    return images.to_raw_image(value, param=info.field_name or "image")
+
+
+_Image: TypeAlias = Annotated[RawImage, BeforeValidator(_picture)]
 _Side: TypeAlias = Annotated[int, Field(ge=8, le=MAX_SIDE, strict=True)]
 _Number: TypeAlias = Annotated[float, Field(allow_inf_nan=False, strict=True)]
 
