@@ -86,8 +86,8 @@ class Picture:
 class Generated:
     """What a backend made: every picture of the request, in order, and the facts of the run.
 
-    `ticks` counts the common runs the request took part in, `rows` all rows of those runs
-    (its own and its neighbours'), so `rows / ticks` is the mean batch it shared.
+    `ticks` counts the common runs that its pictures took part in, `rows` all rows of those runs
+    (neighbours' included), both summed over the pictures: `rows / ticks` is the mean batch shared.
     """
 
     pictures: tuple[Picture, ...]

@@ -1,0 +1,49 @@
+"""The one table from the libraries' exceptions to ours, for the backends' edge."""
+
+from __future__ import annotations
+
+import logging
+
+from router.errors import DeviceLostError, GenerateError, MemoryBudgetError, RouterError
+
+_LOG = logging.getLogger("router.backends")
+
+_LOST = ("illegal memory access", "device-side assert", "unspecified launch failure", "ECC error")
+"""What CUDA says once its state in this process is beyond repair: CUDA Runtime API, error codes."""
+
+_MEMORY = ("out of memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
+
+
+def is_out_of_memory(exc: BaseException) -> bool:
+    """Whether a library says that the device had not the memory."""
+    return isinstance(exc, MemoryError) or _says(exc, _MEMORY)
+
+
+def is_device_lost(exc: BaseException) -> bool:
+    """Whether no further call can succeed on the device in this process."""
+    return isinstance(exc, DeviceLostError) or _says(exc, _LOST)
+
+
+def as_router_error(exc: Exception, instance: str) -> RouterError:
+    """Ours as it is; a library's as the class that says what can be done about it.
+
+    Raises `DeviceLostError` instead of returning it, so that the lane hears of it.
+    """
+    if isinstance(exc, RouterError):
+        return exc
+    _LOG.warning("%s failed", instance, exc_info=exc)
+    if is_device_lost(exc):
+        raise DeviceLostError(f"The device of {instance} failed; restart the process.") from exc
+    error: RouterError
+    if is_out_of_memory(exc):
+        exc = exc.with_traceback(None)  # its frames would hold the memory that is short
+        error = MemoryBudgetError(f"{instance} ran out of device memory; ask for a smaller picture.")
+    else:
+        error = GenerateError(f"{instance} failed with {type(exc).__name__}; see its log.")
+        error.instance = instance
+    error.__cause__ = exc
+    return error
+
+
+def _says(exc: BaseException, phrases: tuple[str, ...]) -> bool:
+    return isinstance(exc, RuntimeError) and any(phrase in str(exc) for phrase in phrases)

@@ -1,0 +1,77 @@
+"""LaneBackend: what backends share whose pictures are made by blocking code on a lane.
+
+A request's pictures are as many tasks of the lane; the event loop only awaits them. Who inherits
+writes plain blocking code in `picture`, and cannot block the loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Hashable
+from typing import TypeAlias
+
+from backends._errors import as_router_error
+from router.errors import DeviceLostError, RequestCancelledError
+from router.hub import Shared
+from router.lane import Lane
+from router.request import GenerateRequest
+from router.types import Generated, OnEvent, Picture, RawImage, Step
+
+Report: TypeAlias = Callable[[int, int, RawImage | None], None]
+"""`report(index, total, preview)`: step `index` of `total` is done, counted from 1."""
+
+
+class LaneBackend(ABC):
+    """Turns a request into tasks of one lane, and their outcomes into `Generated`."""
+
+    name: str
+    lane: Lane
+
+    @abstractmethod
+    def picture(self, request: GenerateRequest, seed: int, report: Report) -> RawImage:
+        """Make one picture. Blocking; runs as a task of the lane, where `self.lane.call` waits."""
+
+    def alone(self) -> Hashable | None:
+        """Not `None`: pictures with the same value are made one after the other."""
+        return None
+
+    def peak_bytes(self) -> int | None:
+        """Most bytes the device has held so far, where that is known."""
+        return None
+
+    async def generate(
+        self, request: GenerateRequest, on_event: OnEvent, deadline_s: float | None
+    ) -> Generated:
+        runs = [self._run(request, index, seed, on_event) for index, seed in enumerate(request.seeds)]
+        # `gather` hands a cancellation on, and ends only when every picture's task has ended.
+        made = [await runs[0]] if len(runs) == 1 else await asyncio.gather(*runs)
+        pictures = tuple(picture for picture, _ in made)
+        if all(picture.error for picture in pictures):
+            assert pictures[0].error is not None
+            raise pictures[0].error
+        return Generated(
+            pictures=pictures,
+            ticks=sum(shared.ticks for _, shared in made),
+            rows=sum(shared.rows for _, shared in made),
+            peak_bytes=self.peak_bytes(),
+        )
+
+    async def _run(
+        self, request: GenerateRequest, index: int, seed: int, on_event: OnEvent
+    ) -> tuple[Picture, Shared]:
+        lane = self.lane
+
+        def report(step: int, total: int, preview: RawImage | None) -> None:
+            lane.post(on_event, Step(index, step, total, preview))
+
+        def task() -> tuple[Picture, Shared]:
+            try:
+                picture = Picture(index, seed, self.picture(request, seed, report))
+            except (RequestCancelledError, DeviceLostError):
+                raise
+            except Exception as exc:  # noqa: BLE001 -- the edge: a library's exception becomes ours
+                picture = Picture(index, seed, error=as_router_error(exc, self.name))
+            return picture, lane.shared()
+
+        return await lane.run(task, alone=self.alone())

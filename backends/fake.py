@@ -1,0 +1,168 @@
+"""FakeBackend: pictures, delays, capabilities and faults on demand, with nothing installed.
+
+For tests, and for trying the service without a model. It runs on a real lane like the real ones:
+
+    [[models.demo.instances]]
+    backend = "fake"
+    options = { step_s = 0.05, profiles = ["64x64"], faults = [{ at = "load", error = "load_failed" }] }
+
+A picture is one colour, a hash of everything that a model would look at: equal requests give equal
+pictures on every fake instance, and any changed parameter another one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from backends._lane import LaneBackend, Report
+from backends._options import read_options
+from router.backend import Lanes
+from router.call import Call
+from router.capabilities import Capabilities, Defaults, rows_of
+from router.config import InstanceConfig
+from router.errors import (
+    BackendUnavailableError,
+    DeviceLostError,
+    GenerateError,
+    LoadError,
+    MemoryBudgetError,
+    RouterError,
+)
+from router.request import GenerateRequest
+from router.types import TASKS, Footprint, RawImage, ShapeProfile, Task
+
+_ERRORS: dict[str, type[RouterError]] = {
+    error.code: error
+    for error in (BackendUnavailableError, DeviceLostError, GenerateError, LoadError, MemoryBudgetError)
+}
+
+
+class Fault(BaseModel):
+    """One thing that goes wrong: where, with which error code, how many times (0: always)."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    at: Literal["probe", "load", "generate", "step"]
+    error: str = GenerateError.code
+    times: int = Field(default=1, ge=0)
+    prompt: str = ""
+    """Only for requests whose prompt contains this."""
+
+
+class FakeOptions(BaseModel):
+    """Every setting of the fake; the defaults make pictures at once and never fail."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    step_s: float = Field(default=0.0, ge=0)
+    """Seconds of one tick, however many rows it has."""
+    load_s: float = Field(default=0.0, ge=0)
+    gathered: bool = True
+    """Whether each step is a call that others can share; else a picture is one piece of work."""
+    row_limit: int = Field(default=16, ge=1)
+    size: int = Field(default=64, ge=8)
+    steps: int = Field(default=4, ge=1)
+    tasks: tuple[Task, ...] = TASKS
+    schedulers: tuple[str, ...] = ("DDIM", "EulerDiscrete")
+    profiles: tuple[str, ...] = ()
+    """Fixed sizes, `HEIGHTxWIDTH`; empty takes any."""
+    negative_prompt: bool = True
+    weights_bytes: int = Field(default=1_000_000, ge=0)
+    row_bytes_per_pixel: int = Field(default=100, ge=0)
+    device_memory_bytes: int | None = Field(default=None, ge=1)
+    faults: list[Fault] = Field(default_factory=list)
+
+
+class FakeBackend(LaneBackend):
+    """The shipped double. `calls` counts what was asked of it, for tests."""
+
+    def __init__(self, instance: InstanceConfig, lanes: Lanes) -> None:
+        self.name = instance.name
+        self.options = read_options(FakeOptions, instance)
+        self.device = "cpu" if instance.device == "auto" else instance.device
+        self.lane = lanes(self.device)
+        self.row_limit = instance.row_limit or self.options.row_limit
+        self.calls: dict[str, int] = {"probe": 0, "load": 0, "generate": 0, "unload": 0, "step": 0}
+
+    async def probe(self) -> Capabilities:
+        self._reach("probe")
+        options = self.options
+        return Capabilities(
+            family="fake",
+            pipeline="FakePipeline",
+            tasks=frozenset(options.tasks),
+            defaults=Defaults(options.size, options.size, options.steps, guidance_scale=5.0),
+            footprint=Footprint(options.weights_bytes, options.row_bytes_per_pixel, 0),
+            device=self.device,
+            dtype="float32",
+            profiles=tuple(_profile(size) for size in options.profiles),
+            schedulers=options.schedulers,
+            negative_prompt=options.negative_prompt,
+            device_memory_bytes=options.device_memory_bytes,
+        )
+
+    async def load(self) -> None:
+        await asyncio.sleep(self.options.load_s)
+        self._reach("load")
+
+    async def unload(self) -> None:
+        self.calls["unload"] += 1
+
+    def __call__(self, calls: Sequence[Call]) -> Sequence[None]:
+        """The model itself: one tick of any number of rows."""
+        if self.options.step_s:
+            time.sleep(self.options.step_s)
+        return [None] * len(calls)
+
+    def picture(self, request: GenerateRequest, seed: int, report: Report) -> RawImage:
+        self._reach("generate", request.prompt)
+        assert request.height is not None
+        assert request.width is not None
+        total = request.num_inference_steps or self.options.steps
+        if self.options.gathered:
+            key = (id(self), request.height, request.width)
+            call = Call(key, rows_of(request), self, None)
+            for index in range(1, total + 1):
+                self._reach("step", request.prompt)
+                self.lane.call(call)
+                report(index, total, None)
+        pixel = _colour(request, seed)
+        return RawImage(request.height, request.width, pixel * (request.height * request.width))
+
+    def _reach(self, place: str, prompt: str = "") -> None:
+        """Count, and raise the fault that is planted here."""
+        self.calls[place] += 1
+        for fault in self.options.faults:
+            if fault.at == place and fault.prompt in prompt:
+                if fault.times == 1:
+                    self.options.faults.remove(fault)
+                fault.times = max(fault.times - 1, 0)
+                raise _error(fault, self.name)
+
+
+def _profile(size: str) -> ShapeProfile:
+    height, _, width = size.partition("x")
+    return ShapeProfile(size, int(height), int(width), "float32", row_buckets=(1, 2, 4, 8, 16))
+
+
+def _error(fault: Fault, instance: str) -> RouterError:
+    error = _ERRORS[fault.error](f"{instance}: the fault planted at {fault.at!r}.")
+    if hasattr(error, "instance"):
+        error.instance = instance
+    return error
+
+
+def _colour(request: GenerateRequest, seed: int) -> bytes:
+    """Three bytes that depend on all that a model would look at."""
+    seen: list[Any] = [request.prompt, request.negative_prompt, request.num_inference_steps, seed]
+    seen += [request.guidance_scale, request.strength, request.scheduler, request.loras]
+    digest = hashlib.blake2b(repr(seen).encode(), digest_size=3)
+    for image in (request.image, request.mask_image):
+        digest.update(image.pixels if image else b"")
+    return digest.digest()
