@@ -13,6 +13,7 @@ from pydantic import (
     ValidationInfo,
     model_validator,
 )
+from pydantic_core import ErrorDetails
 
 from router import images
 from router.errors import InvalidRequestError
@@ -21,6 +22,8 @@ from router.types import RawImage, Task
 MAX_PROMPT_CHARACTERS = 10_000
 MAX_SIDE = 16_384
 MAX_SEED = 2**63 - 1
+_MAX_SHOWN = 40  # characters of a wrong value or name in a sentence
+_MAX_NAMED = 5  # further wrong fields named in a sentence
 
 Adjustment: TypeAlias = Literal["size", "scheduler", "rows"]
 
@@ -31,6 +34,7 @@ def _picture(value: object, info: ValidationInfo) -> RawImage:
 
 _Image: TypeAlias = Annotated[RawImage, BeforeValidator(_picture)]
 _Side: TypeAlias = Annotated[int, Field(ge=8, le=MAX_SIDE, strict=True)]
+_Flag: TypeAlias = Annotated[bool, Field(strict=True)]
 _Number: TypeAlias = Annotated[float, Field(allow_inf_nan=False, strict=True)]
 
 
@@ -75,9 +79,9 @@ class GenerateRequest(BaseModel):
     scheduler: str | None = None
     """A Diffusers class name, with or without `Scheduler` at its end."""
     loras: tuple[LoraRequest, ...] = ()
-    reproducible: bool = False
+    reproducible: _Flag = False
     """Bit-equal pictures whatever else runs: this request shares no tick. Costs throughput."""
-    previews: bool = False
+    previews: _Flag = False
     """Whether `Step` events carry a small picture of what is seen so far."""
     deadline_s: Annotated[_Number, Field(gt=0)] | None = None
     """Seconds from now; after it the work is stopped with `DeadlineExceededError`."""
@@ -123,39 +127,70 @@ class GenerateRequest(BaseModel):
 def _check_pictures(request: GenerateRequest) -> None:
     image, mask = request.image, request.mask_image
     if image is None and mask is not None:
-        raise InvalidRequestError("`mask_image` needs an `image` to paint in.", param="mask_image")
+        raise InvalidRequestError("`mask_image` needs an `image` to paint in; give one.", param="mask_image")
     if image is None and request.strength is not None:
         raise InvalidRequestError(
             "`strength` says how far to move from an `image`; give one or leave `strength` out.",
             param="strength",
         )
-    if image is not None and mask is not None:
-        if (image.height, image.width) != (mask.height, mask.width):
-            raise InvalidRequestError(
-                f"`mask_image` is {mask.height}x{mask.width} and `image` {image.height}x{image.width}"
-                " (height x width); make them the same size.",
-                param="mask_image",
-            )
+    if image and mask and (image.height, image.width) != (mask.height, mask.width):
+        raise InvalidRequestError(
+            f"`mask_image` is {mask.height}x{mask.width} and `image` {image.height}x{image.width}"
+            " (height x width); make them the same size.",
+            param="mask_image",
+        )
+
+
+_MUST = {
+    "bool_type": "be true or false",
+    "finite_number": "be a finite number",
+    "float_type": "be a number",
+    "frozen_set_type": "be a list",
+    "greater_than": "be above {gt}",
+    "greater_than_equal": "be at least {ge}",
+    "int_type": "be a whole number",
+    "less_than_equal": "be at most {le}",
+    "literal_error": "be {expected}",
+    "model_type": "have a `name` and may have a `weight`",
+    "string_too_long": "have at most {max_length:,} characters",
+    "string_too_short": "not be empty",
+    "string_type": "be text",
+    "string_unicode": "be Unicode text without lone surrogates",
+    "tuple_type": "be a list",
+}
+"""What pydantic found -> what the field must be, in our words."""
 
 
 def _invalid(exc: ValidationError) -> InvalidRequestError:
-    """The first of pydantic's findings as one sentence; the others are counted."""
-    first, *others = exc.errors(include_url=False, include_context=False)
-    param = ".".join(str(part) for part in first["loc"]) or None
-    if first["type"] == "extra_forbidden":
-        known = ", ".join(GenerateRequest.model_fields)
-        sentence = f"There is no field `{param}`; the fields are: {known}."
-    else:
-        said = first["msg"][0].lower() + first["msg"][1:]
-        sentence = f"`{param}` is {_short(first['input'])}: {said}."
-    if others:
-        sentence += f" ({len(others)} more of its fields are wrong too.)"
-    return InvalidRequestError(sentence, param=param)
+    """The first of pydantic's findings as one sentence; the other fields are named at its end."""
+    first, *others = exc.errors(include_url=False)
+    param = _path(first["loc"])
+    also = dict.fromkeys(f"`{_path(other['loc'])}`" for other in others[:_MAX_NAMED])
+    also.pop(f"`{param}`", None)
+    tail = f"; also wrong: {', '.join(also)}." if also else "."
+    return InvalidRequestError(_finding(param, first) + tail, param=param)
+
+
+def _finding(param: str, found: ErrorDetails) -> str:
+    if found["type"] == "extra_forbidden":
+        return f"There is no field `{param}`; the fields are {', '.join(GenerateRequest.model_fields)}"
+    if found["type"] == "missing":
+        return f"`{param}` is missing; give it"
+    must = _MUST.get(found["type"], f"pass this: {found['msg']}").format_map(found.get("ctx", {}))
+    return f"`{param}` is {_short(found['input'])}, but must {must}"
+
+
+def _path(location: tuple[int | str, ...]) -> str:
+    """`loras.0.weight`; an unknown name may be anything, so it is cut."""
+    return ".".join(str(part) for part in location)[:_MAX_SHOWN]
 
 
 def _short(value: Any) -> str:
     """The value for a sentence: prompts and pictures are not repeated."""
-    text = repr(value) if isinstance(value, int | float | bool) or value is None else ""
     if isinstance(value, str):
-        text = repr(value) if len(value) <= 40 else f"{len(value)} characters long"
-    return text or f"a {type(value).__name__}"
+        return repr(value) if len(value) <= _MAX_SHOWN else f"{len(value):,} characters long"
+    if value is None or isinstance(value, bool | float):
+        return repr(value)
+    if isinstance(value, int):
+        return f"{value}" if abs(value) < 10**_MAX_SHOWN else "a huge number"
+    return f"a {type(value).__name__}"
