@@ -67,6 +67,7 @@ class Capabilities:
             yield f"it does {_list(sorted(self.tasks))}, not {request.task}."
         yield from self._size_reasons(request)
         yield from self._parameter_reasons(request)
+        yield from self._feature_reasons(request)
         yield from self._memory_reasons(request)
 
     def _size_reasons(self, request: GenerateRequest) -> Iterator[str]:
@@ -80,11 +81,14 @@ class Capabilities:
             if not self.min_side <= side <= self.max_side:
                 yield f"`{name}` must be {self.min_side} to {self.max_side} pixels, not {side}."
             if side % self.size_multiple:
-                below = side - side % self.size_multiple
-                yield (
-                    f"`{name}` must be a multiple of {self.size_multiple}, not {side};"
-                    f" {max(below, self.size_multiple)} and {below + self.size_multiple} are near."
-                )
+                near = " or ".join(map(str, self._near(side)))
+                yield f"`{name}` must be a multiple of {self.size_multiple}, not {side}; try {near}."
+
+    def _near(self, side: int) -> list[int]:
+        """The multiples around `side` that are within the limits."""
+        below = side - side % self.size_multiple
+        around = (below, below + self.size_multiple)
+        return [multiple for multiple in around if self.min_side <= multiple <= self.max_side]
 
     def _parameter_reasons(self, request: GenerateRequest) -> Iterator[str]:
         if request.guidance_scale is not None and self.defaults.guidance_scale is None:
@@ -93,6 +97,8 @@ class Capabilities:
             yield "`true_cfg_scale` is not a parameter of this model; use `guidance_scale`."
         if request.negative_prompt is not None:
             yield from self._negative_prompt_reasons(request)
+
+    def _feature_reasons(self, request: GenerateRequest) -> Iterator[str]:
         if request.scheduler is not None and scheduler_name(request.scheduler) not in self.schedulers:
             offered = _list(self.schedulers) if self.schedulers else "none"
             yield f"it has no scheduler {request.scheduler!r}; it has {offered}."
