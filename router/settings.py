@@ -1,0 +1,122 @@
+"""Settings: triptych.toml and the TRIPTYCH_ environment, read into a RouterConfig."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ByteSize, ConfigDict, Field, ValidationError
+
+from router.config import BreakerConfig, Limits, ModelConfig, RouterConfig
+from router.errors import ConfigError
+from router.findings import first_finding
+from router.models import ModelTable, choose_models
+from router.variables import SETS, Variables, read_variables, variable
+
+FILE_NAME = "triptych.toml"
+_LIMITED = {
+    "height": "max_height",
+    "width": "max_width",
+    "num_inference_steps": "max_steps",
+    "guidance_scale": "max_guidance",
+}
+
+
+class _File(BaseModel):
+    """The form of triptych.toml."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    default_model: str | None = None
+    deadline_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    max_failovers: Annotated[int, Field(ge=0)] = 2
+    limits: Limits = Limits()
+    breaker: BreakerConfig = BreakerConfig()
+    device_memory: dict[str, Annotated[ByteSize, Field(ge=1)]] = Field(default_factory=dict)
+    models: dict[str, ModelTable] = Field(default_factory=dict)
+
+
+def load_config(
+    path: Path | None = None, environ: Mapping[str, str] | None = None, directory: Path | None = None
+) -> RouterConfig:
+    """Read file and environment. Blocks for as long as that takes; raises `ConfigError`.
+
+    A setting is taken from the first of: the environment, the file, the model's own configuration.
+    The file is the first of: `path`, `TRIPTYCH_CONFIG`, `triptych.toml` in `directory`, none.
+    The models are the first of: those of the file, together with the folder or hub id in
+    `TRIPTYCH_MODEL`; `directory/model` or `directory` itself where it holds a `model_index.json`;
+    the shipped model. `environ` and `directory` stand for the process's own.
+    """
+    directory = Path.cwd() if directory is None else directory
+    variables = read_variables(os.environ if environ is None else environ)
+    place = _find_file(path or variables.config, directory)
+    raw, file = ({}, _File()) if place is None else _read_file(place)
+    models, default_model = choose_models(
+        file.models, place or directory / FILE_NAME, file.default_model, variables, directory
+    )
+    limits = file.limits.model_copy(update=variables.given("limits"))
+    _check_defaults(models, limits)
+    return RouterConfig(
+        models=models,
+        default_model=default_model,
+        limits=limits,
+        breaker=file.breaker,
+        deadline_s=variables.deadline_s or file.deadline_s,
+        device_memory=dict(file.device_memory),
+        max_failovers=file.max_failovers,
+        sources=tuple(f"{key}: {origin}" for key, origin in _origins(raw, place, models, variables).items()),
+    )
+
+
+def _find_file(named: Path | None, directory: Path) -> Path | None:
+    if named is None:
+        place = directory / FILE_NAME
+        return place if place.is_file() else None
+    return directory / named.expanduser()
+
+
+def _read_file(place: Path) -> tuple[dict[str, Any], _File]:
+    try:
+        raw = tomllib.loads(place.read_text(encoding="utf-8"))
+    except OSError as exc:
+        raise ConfigError(f"{place} cannot be read ({exc.strerror}); correct the path.") from exc
+    except UnicodeDecodeError as exc:
+        raise ConfigError(f"{place} is not UTF-8 text at byte {exc.start}; save it as UTF-8.") from exc
+    except tomllib.TOMLDecodeError as exc:
+        raise ConfigError(f"{place} is not TOML: {exc}; correct that place.") from exc
+    try:
+        return raw, _File.model_validate(raw)
+    except ValidationError as exc:
+        raise ConfigError(f"{place}: {first_finding(exc, _File)}") from exc
+
+
+def _check_defaults(models: tuple[ModelConfig, ...], limits: Limits) -> None:
+    for model in models:
+        for field, limit in _LIMITED.items():
+            value, most = getattr(model.defaults, field), getattr(limits, limit)
+            if value is not None and value > most:
+                raise ConfigError(
+                    f"`models.{model.name}.defaults.{field}` is {value}, above `limits.{limit}` {most};"
+                    " lower the one or raise the other."
+                )
+
+
+def _origins(
+    raw: dict[str, Any], place: Path | None, models: tuple[ModelConfig, ...], variables: Variables
+) -> dict[str, str]:
+    """Setting -> where it came from; later origins replace earlier ones."""
+    origins = {f"models.{model.name}": model.instances[0].source or "no source" for model in models}
+    origins |= {key: str(place) for key in _settings_in(raw)}
+    return origins | {SETS[name]: variable(name) for name in SETS if name in variables.model_fields_set}
+
+
+def _settings_in(raw: dict[str, Any]) -> Iterator[str]:
+    """`limits.queue`, `models.photo`, `default_model`: two levels are enough to find the line."""
+    for key, value in raw.items():
+        if isinstance(value, dict):
+            yield from (f"{key}.{name}" for name in value)
+        else:
+            yield key
