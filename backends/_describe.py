@@ -1,0 +1,128 @@
+"""Capabilities of a Diffusers model folder, from its configuration alone."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from typing import TYPE_CHECKING, Any
+
+import diffusers
+import torch
+
+from backends import _tasks
+from backends._gather import BATCHED
+from backends._model_folder import ModelFolder
+from router.capabilities import Capabilities, Defaults
+from router.errors import LoadError
+from router.types import Footprint
+
+if TYPE_CHECKING:
+    from backends.diffusers import DiffusersOptions
+
+_LATENT_SIDE = 128
+"""Side of the latents where the configuration does not say: FLUX and SD3 make 1024x1024 by default."""
+
+_ROW_BYTES_PER_CHANNEL = 0.8
+"""Workspace per row, pixel, first-block channel and byte of dtype. SDXL (320 channels, float16) needs
+about 1 GB for a guided 1-megapixel picture, which is two rows: 1e9 / 1e6 / 2 / 320 / 2."""
+
+_DECODE_TENSORS = 4
+"""Full-resolution tensors alive at once in the last block of a VAE decoder."""
+
+
+def capabilities(
+    folder: ModelFolder, options: DiffusersOptions, device: str, dtype: torch.dtype
+) -> Capabilities:
+    """What an instance of this folder can do on this device. Loads nothing."""
+    kind = _pipeline_class(folder)
+    vae, denoiser = folder.config("vae"), folder.config("unet") or folder.config("transformer")
+    cell = 2 ** (len(vae.get("block_out_channels", [0] * 4)) - 1)
+    multiple = cell * (2 if "transformer" in folder.components() else 1)
+    side = int(denoiser.get("sample_size") or _LATENT_SIDE) * cell
+    parameters = inspect.signature(kind.__call__).parameters
+    return Capabilities(
+        family=_tasks.family(kind),
+        pipeline=kind.__name__,
+        tasks=frozenset(_tasks.pipeline_classes(kind)),
+        defaults=Defaults(side, side, *_default_steps_and_guidance(parameters, denoiser)),
+        footprint=_footprint(folder, vae, denoiser, dtype, options),
+        device=device,
+        dtype=str(dtype).removeprefix("torch."),
+        size_multiple=multiple,
+        min_side=_min_side(denoiser, multiple),
+        schedulers=tuple(_tasks.schedulers(_scheduler(folder))),
+        negative_prompt="negative_prompt" in parameters,
+        true_cfg="true_cfg_scale" in parameters,
+        device_memory_bytes=_device_memory_bytes(device),
+        notes=_notes(folder, options),
+    )
+
+
+def _pipeline_class(folder: ModelFolder) -> Any:
+    name = folder.index.get("_class_name")
+    kind = getattr(diffusers, name, None) if isinstance(name, str) else None
+    if kind is None:
+        raise LoadError(
+            f"The model's pipeline class {name!r} is not one of diffusers {diffusers.__version__}."
+        )
+    return kind
+
+
+def _default_steps_and_guidance(parameters: Any, denoiser: dict[str, Any]) -> tuple[int, float | None]:
+    """What the pipeline's own signature says. A FLUX without guidance embedding has none to scale."""
+    steps = int(parameters["num_inference_steps"].default)
+    guidance = parameters.get("guidance_scale")
+    if guidance is None or denoiser.get("guidance_embeds") is False:
+        return steps, None
+    return steps, float(guidance.default)
+
+
+def _scheduler(folder: ModelFolder) -> Any:
+    config = folder.config("scheduler")
+    return getattr(diffusers, config["_class_name"]).from_config(config)
+
+
+def _min_side(denoiser: dict[str, Any], multiple: int) -> int:
+    """A UNet halves its latents between blocks; the last must keep one cell."""
+    blocks = len(denoiser.get("block_out_channels", [0]))
+    return int(multiple * 2 ** (blocks - 1))
+
+
+def _footprint(
+    folder: ModelFolder,
+    vae: dict[str, Any],
+    denoiser: dict[str, Any],
+    dtype: torch.dtype,
+    options: DiffusersOptions,
+) -> Footprint:
+    item = dtype.itemsize
+    channels = denoiser.get("block_out_channels", [320])[0]
+    decoder_channels = vae.get("block_out_channels", [128])[:2][-1]
+    decode = _DECODE_TENSORS * decoder_channels * (4 if vae.get("force_upcast") else item)
+    return Footprint(
+        weights_bytes=folder.parameters() * item,
+        row_bytes_per_pixel=max(1, int(_ROW_BYTES_PER_CHANNEL * channels * item)),
+        decode_bytes_per_pixel=0 if options.vae_tiling else decode,
+    )
+
+
+def _device_memory_bytes(device: str) -> int | None:
+    if device.startswith("cuda"):
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    if device.startswith("cpu") and hasattr(os, "sysconf"):
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return None
+
+
+def _notes(folder: ModelFolder, options: DiffusersOptions) -> tuple[str, ...]:
+    """What an operator should see: settings that differ, and modules that share no batch."""
+    notes = [f"attention {options.attention}"]
+    if options.offload != "none":
+        notes.append(f"offload {options.offload}: one picture at a time")
+    if options.compile:
+        notes.append(f"compiled for rows {', '.join(map(str, options.row_buckets))}")
+    components = folder.components()
+    for name in ("unet", "transformer"):
+        if name in components and components[name][1] not in BATCHED:
+            notes.append(f"{components[name][1]} is not known to gather: its calls run one by one")
+    return tuple(notes)

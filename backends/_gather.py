@@ -1,0 +1,240 @@
+"""Gathering: many calls of one module joined along the batch axis, run once, and split again.
+
+Which arguments have a batch axis is known by name, per class, from the library's own `forward`
+signatures. Guessing it from shapes is wrong: FLUX `img_ids` of a 64x64 picture have 16 rows, and so
+may the batch. A class that is not in the table runs its calls one by one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.utils import _pytree as pytree
+
+from backends._errors import is_device_lost, is_out_of_memory
+from router.call import Call
+from router.errors import DeviceLostError
+
+BATCHED: Mapping[str, frozenset[str]] = {
+    "UNet2DConditionModel": frozenset(
+        {
+            "sample",
+            "timestep",
+            "encoder_hidden_states",
+            "class_labels",
+            "timestep_cond",
+            "attention_mask",
+            "encoder_attention_mask",
+            "added_cond_kwargs.text_embeds",
+            "added_cond_kwargs.time_ids",
+            "down_block_additional_residuals",
+            "mid_block_additional_residual",
+        }
+    ),
+    "SD3Transformer2DModel": frozenset(
+        {"hidden_states", "timestep", "encoder_hidden_states", "pooled_projections"}
+    ),
+    "FluxTransformer2DModel": frozenset(
+        {"hidden_states", "timestep", "encoder_hidden_states", "pooled_projections", "guidance"}
+    ),
+    "CLIPTextModel": frozenset({"input_ids", "attention_mask"}),
+    "CLIPTextModelWithProjection": frozenset({"input_ids", "attention_mask"}),
+    "T5EncoderModel": frozenset({"input_ids", "attention_mask"}),
+    "AutoencoderKL": frozenset({"z"}),
+}
+"""Class name -> the arguments of its call whose first axis is the batch; `.` goes into a mapping."""
+
+UNUSED: Mapping[str, frozenset[str]] = {"AutoencoderKL": frozenset({"generator"})}
+"""Arguments that a class takes and does not use; they would only keep calls apart."""
+
+_ROW_COUNTERS = ("sample", "hidden_states", "input_ids", "z")
+_SCALAR_PER_ROW = "timestep"
+
+
+@dataclass(frozen=True, slots=True)
+class Arguments:
+    """The arguments of one call, by name, as the pipeline gave them."""
+
+    values: Mapping[str, Any]
+    rows: int
+
+
+class Digests:
+    """Content hashes of the tensors that are not joined, computed once for each tensor of a task.
+
+    They enter the key as content, because comparing values at each tick would make a GPU wait.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[torch.Tensor, bytes]] = {}
+
+    def of(self, tensor: torch.Tensor) -> bytes:
+        held, digest = self._known.get(id(tensor), (None, b""))
+        if held is not tensor:
+            content = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+            digest = hashlib.blake2b(content.numpy().tobytes(), digest_size=16).digest()
+            self._known[id(tensor)] = (tensor, digest)
+        return digest
+
+
+class Gathering:
+    """The `Gather` of one module, or of one of its methods.
+
+    `row_limit` bounds the rows of a run. A run is padded to the smallest of `row_buckets` that holds
+    it, if there are any: for compiled and captured modules, which know only these row counts.
+    `compiled` runs in the module's place. A module whose class is not in `BATCHED` shares nothing.
+    """
+
+    def __init__(
+        self,
+        module: torch.nn.Module,
+        *,
+        row_limit: int,
+        row_buckets: Sequence[int] = (),
+        method: str = "forward",
+        compiled: Callable[..., Any] | None = None,
+    ) -> None:
+        self.row_limit = min(row_limit, max(row_buckets)) if row_buckets else row_limit
+        self._row_buckets = sorted(row_buckets)
+        self._function = compiled or (module if method == "forward" else getattr(module, method))
+        self._names = tuple(inspect.signature(getattr(module, method)).parameters)
+        self._batched = BATCHED.get(type(module).__name__, frozenset())
+        self._unused = UNUSED.get(type(module).__name__, frozenset())
+
+    def call(self, args: Sequence[Any], kwargs: Mapping[str, Any], digests: Digests, *, share: bool) -> Call:
+        """One call as the lane takes it. `share=False`: it joins no other."""
+        given = dict(zip(self._names, args, strict=False)) | dict(kwargs)
+        values = {name: value for name, value in given.items() if name not in self._unused}
+        rows = next((int(values[name].shape[0]) for name in _ROW_COUNTERS if name in values), 1)
+        share = share and bool(self._batched)
+        key: Hashable = object()
+        if share:
+            parts = [self._key(name, values[name], rows, digests) for name in sorted(values)]
+            key = (id(self), *parts)
+        return Call(key, rows, self, Arguments(values, rows))
+
+    def __call__(self, calls: Sequence[Call]) -> Sequence[Any]:
+        taken: list[Arguments] = [call.arguments for call in calls]
+        rows = sum(arguments.rows for arguments in taken)
+        try:
+            if len(taken) == 1 and (not self._batched or self._bucket(rows) == rows <= self.row_limit):
+                return [self._function(**taken[0].values)]
+            values = {
+                name: self._join(name, [(a.values[name], a.rows) for a in taken]) for name in taken[0].values
+            }
+            return _split(self._run(values, rows), [arguments.rows for arguments in taken])
+        except RuntimeError as exc:
+            raise _as_lane_error(exc) from exc
+
+    def _run(self, values: dict[str, Any], rows: int) -> Any:
+        """Run all rows, in slices of at most the row limit."""
+        limit = self.row_limit
+        if rows <= limit:
+            return self._run_padded(values, rows)
+        slices = [(start, min(start + limit, rows)) for start in range(0, rows, limit)]
+        parts = [self._run_padded(self._rows(values, slice(*ends)), ends[1] - ends[0]) for ends in slices]
+        return _concatenate(parts)
+
+    def _run_padded(self, values: dict[str, Any], rows: int) -> Any:
+        bucket = self._bucket(rows)
+        if bucket == rows:
+            return self._function(**values)
+        padding = list(range(rows)) + [rows - 1] * (bucket - rows)
+        return _split(self._function(**self._rows(values, padding)), [rows, bucket - rows])[0]
+
+    def _bucket(self, rows: int) -> int:
+        return next((bucket for bucket in self._row_buckets if bucket >= rows), rows)
+
+    def _rows(self, values: dict[str, Any], index: slice | list[int]) -> dict[str, Any]:
+        """The same arguments with only these rows of what has a batch axis."""
+        return {name: self._map(name, value, lambda tensor: tensor[index]) for name, value in values.items()}
+
+    def _map(self, path: str, value: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+        if isinstance(value, Mapping):
+            return {name: self._map(f"{path}.{name}", part, change) for name, part in value.items()}
+        if path not in self._batched:
+            return value
+        return pytree.tree_map_only(torch.Tensor, change, value)
+
+    def _join(self, path: str, parts: list[tuple[Any, int]]) -> Any:
+        """The values of one argument, of all calls, as one. Unbatched ones are equal: the key says so."""
+        first = parts[0][0]
+        if isinstance(first, Mapping):
+            return {
+                name: self._join(f"{path}.{name}", [(value[name], rows) for value, rows in parts])
+                for name in first
+            }
+        if path not in self._batched or first is None:
+            return first
+        if path == _SCALAR_PER_ROW:
+            return torch.cat([_per_row(value, rows) for value, rows in parts])
+        return _concatenate([value for value, _ in parts])
+
+    def _key(self, path: str, value: Any, rows: int, digests: Digests) -> Hashable:
+        """What must be equal for two calls to be joined, of one argument."""
+        if isinstance(value, Mapping):
+            return path, *(self._key(f"{path}.{name}", value[name], rows, digests) for name in sorted(value))
+        if path in self._batched:
+            if path == _SCALAR_PER_ROW:
+                return path, _timestep_dtype(value)
+            leaves = pytree.tree_leaves(value)
+            return path, *(_shape_key(leaf, rows) for leaf in leaves)
+        if isinstance(value, torch.Tensor):
+            return path, value.dtype, tuple(value.shape), digests.of(value)
+        return path, value if isinstance(value, Hashable) else object()
+
+
+def _shape_key(leaf: Any, rows: int) -> Hashable:
+    if not isinstance(leaf, torch.Tensor):
+        return leaf if isinstance(leaf, Hashable) else object()
+    if leaf.shape[0] != rows:
+        return object()  # broadcast by the module: only it knows how
+    return leaf.dtype, leaf.device, tuple(leaf.shape[1:])
+
+
+def _timestep_dtype(value: Any) -> Hashable:
+    """Scalars become float32 rows, so schedulers with integer and real timesteps share a tick."""
+    return value.dtype if isinstance(value, torch.Tensor) and value.ndim else torch.float32
+
+
+def _per_row(timestep: Any, rows: int) -> torch.Tensor:
+    """A timestep as [rows]. Exact in float32: Diffusers' time embedding casts to it anyway."""
+    if isinstance(timestep, torch.Tensor) and timestep.ndim:
+        return timestep.expand(rows)
+    return torch.as_tensor(timestep, dtype=torch.float32).expand(rows)
+
+
+def _concatenate(parts: Sequence[Any]) -> Any:
+    """Join outputs or arguments of equal structure, tensor by tensor, along the batch axis."""
+    flat = [pytree.tree_flatten(part) for part in parts]
+    structure = flat[0][1]
+    columns = zip(*(leaves for leaves, _ in flat), strict=True)
+    joined = [torch.cat(column) if isinstance(column[0], torch.Tensor) else column[0] for column in columns]
+    return pytree.tree_unflatten(joined, structure)
+
+
+def _split(output: Any, rows: Sequence[int]) -> list[Any]:
+    """The output of a joined run, cut into one of the same structure for each count of rows."""
+    leaves, structure = pytree.tree_flatten(output)
+    columns = [
+        torch.split(leaf, list(rows)) if isinstance(leaf, torch.Tensor) else [leaf] * len(rows)
+        for leaf in leaves
+    ]
+    return [pytree.tree_unflatten([column[i] for column in columns], structure) for i in range(len(rows))]
+
+
+def _as_lane_error(exc: RuntimeError) -> Exception:
+    """Out of memory and a lost device in the lane's words; anything else stays what it is."""
+    if is_out_of_memory(exc):
+        exc.with_traceback(None)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        return MemoryError(str(exc))
+    if is_device_lost(exc):
+        return DeviceLostError("The device failed; restart the process.")
+    return exc

@@ -1,0 +1,123 @@
+"""A model folder in Diffusers' layout, read without loading it: is it whole, is it safe, how large."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from router.errors import LoadError
+
+PICKLED = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
+_HEADER_LIMIT_BYTES = 100_000_000
+"""The safetensors format's own limit for its header."""
+
+_NO_WEIGHTS = ("scheduler", "tokenizer", "feature_extractor", "image_processor")
+
+
+class ModelFolder:
+    """The folder of one pipeline. Every method raises `LoadError` with one sentence and its cure."""
+
+    def __init__(self, folder: Path, instance: str) -> None:
+        self.folder = folder
+        self._instance = instance
+        self.index = self._read_json(folder / "model_index.json")
+
+    def components(self) -> dict[str, tuple[str, str]]:
+        """Component name -> (library, class), without those that the model leaves out."""
+        return {
+            name: (value[0], value[1])
+            for name, value in self.index.items()
+            if isinstance(value, list) and len(value) == 2 and value[0] is not None
+        }
+
+    def config(self, component: str) -> dict[str, Any]:
+        """The component's own configuration; empty for a component that the model has not."""
+        if component not in self.components():
+            return {}
+        name = "scheduler_config.json" if component == "scheduler" else "config.json"
+        return self._read_json(self.folder / component / name)
+
+    def check(self) -> None:
+        """Every component is there, in safetensors, and no file was cut short."""
+        for name in self.components():
+            folder = self.folder / name
+            if not folder.is_dir():
+                raise self._error(f"lacks the folder {name!r} that its model_index.json names; copy it again")
+            if not name.startswith(_NO_WEIGHTS):
+                self._check_weights(folder)
+
+    def parameters(self) -> int:
+        """The number of weights of all components, from the headers of their files."""
+        return sum(
+            math.prod(tensor["shape"])
+            for name in self.components()
+            for file in _weight_files(self.folder / name)
+            for key, tensor in self._header(file).items()
+            if key != "__metadata__"
+        )
+
+    def _check_weights(self, folder: Path) -> None:
+        files = _weight_files(folder)
+        if not files and any(file.suffix in PICKLED for file in folder.iterdir()):
+            raise self._error(
+                f"has pickled weights in {folder.name!r}, which can run code when they are read;"
+                " convert them to safetensors"
+            )
+        if not files:
+            raise self._error(f"has no safetensors file in {folder.name!r}; copy it again")
+        for index in folder.glob("*.safetensors.index.json"):
+            named = set(self._read_json(index).get("weight_map", {}).values())
+            missing = sorted(named - {file.name for file in folder.iterdir()})
+            if missing:
+                raise self._error(f"lacks {missing[0]!r} in {folder.name!r}; copy it again")
+        for file in files:
+            self._header(file)
+
+    def _header(self, file: Path) -> dict[str, Any]:
+        """The header of a safetensors file, checked against the file's size.
+
+        Format: 8 bytes little-endian length, JSON of that length, then the tensors' bytes
+        (safetensors README, "Format").
+        """
+        size = file.stat().st_size
+        with file.open("rb") as stream:
+            length = int.from_bytes(stream.read(8), "little")
+            if size < 8 or length > min(_HEADER_LIMIT_BYTES, size - 8):
+                raise self._error(f"has a damaged file {file.parent.name}/{file.name}; copy it again")
+            try:
+                header: dict[str, Any] = json.loads(stream.read(length))
+            except ValueError as exc:
+                raise self._error(
+                    f"has a damaged file {file.parent.name}/{file.name}; copy it again"
+                ) from exc
+        ends = [tensor["data_offsets"][1] for key, tensor in header.items() if key != "__metadata__"]
+        if size != 8 + length + max(ends, default=0):
+            raise self._error(f"has a file cut short, {file.parent.name}/{file.name}; copy it again")
+        return header
+
+    def _read_json(self, file: Path) -> dict[str, Any]:
+        try:
+            content = json.loads(file.read_text(encoding="utf-8"))
+        except FileNotFoundError as exc:
+            raise self._error(f"lacks {file.relative_to(self.folder)}; copy it again") from exc
+        except (OSError, ValueError) as exc:
+            raise self._error(f"has an unreadable {file.relative_to(self.folder)}; copy it again") from exc
+        if not isinstance(content, dict):
+            raise self._error(f"has no object in {file.relative_to(self.folder)}; copy it again")
+        return content
+
+    def _error(self, what: str) -> LoadError:
+        return LoadError(
+            f"{self._instance}: the model folder {self.folder.name!r} {what}.", instance=self._instance
+        )
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    """The safetensors files that Diffusers reads: no variants (`.fp16.`) beside them."""
+    if not folder.is_dir():
+        return []
+    files = sorted(folder.glob("*.safetensors"))
+    plain = [file for file in files if file.name.count(".") == 1]
+    return plain or files

@@ -1,0 +1,206 @@
+"""PipelineBackend: one Diffusers pipeline, called by many requests at once, as tasks of a lane.
+
+Each picture gets a shallow copy of the pipeline with a scheduler of its own, and stand-ins where the
+heavy modules stood; everything else of the pipeline runs unmodified and undisturbed. What the modules
+are (torch, ONNX Runtime sessions) and how they are read is the affair of who inherits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import inspect
+from abc import abstractmethod
+from collections.abc import Hashable
+from typing import Any
+
+import torch
+from PIL import Image
+
+from backends import _preview, _tasks
+from backends._gather import Gathering
+from backends._lane import LaneBackend, Report
+from backends._noise import draw_in_float32
+from backends._prompt import check_prompt
+from backends._stand_in import StandIn
+from router.capabilities import scheduler_name
+from router.errors import InvalidRequestError
+from router.request import GenerateRequest
+from router.types import RawImage, Task
+
+DENOISERS = ("unet", "transformer", "controlnet")
+TEXT_ENCODERS = ("text_encoder", "text_encoder_2", "text_encoder_3")
+DECODE_ROW_LIMIT = 4
+"""Pictures decoded in one run, so that a new arrival waits for a few pictures and not for sixteen."""
+
+
+class PipelineBackend(LaneBackend):
+    """Owns the pipelines of one instance, one for each task, all over the same modules."""
+
+    row_limit: int = 16
+    row_buckets: tuple[int, ...] = ()
+    one_at_a_time: bool = False
+    """For modules that change their own state from call to call: offload hooks, stateful caches."""
+
+    def __init__(self) -> None:
+        self._pipelines: dict[Task, Any] = {}
+        self._gatherings: dict[str, Gathering] = {}
+        self._schedulers: dict[str, Any] = {}
+        self._rgb: torch.Tensor | None = None
+
+    @abstractmethod
+    def read(self) -> Any:
+        """Read the pipeline's files. Blocking; runs on a loader thread, takes no device memory."""
+
+    @abstractmethod
+    def place(self, pipeline: Any) -> None:
+        """Bring the pipeline onto the device. Blocking; runs on the lane's thread."""
+
+    def compiled(self, name: str, module: Any) -> Any:
+        """What runs in the place of this denoiser; `None` is the module itself."""
+        return None
+
+    async def load(self) -> None:
+        pipeline = await asyncio.to_thread(self.read)
+        await self.lane.run(lambda: self._make_ready(pipeline))
+
+    async def unload(self) -> None:
+        await self.lane.run(self._let_go)
+
+    def alone(self) -> Hashable | None:
+        return id(self) if self.one_at_a_time else None
+
+    def picture(self, request: GenerateRequest, seed: int, report: Report) -> RawImage:
+        pipeline = self._pipeline_of(request)
+        check_prompt(pipeline, request)
+        arguments = self._arguments(request, seed, pipeline, report)
+        return _only_image(pipeline(**arguments))
+
+    # On the lane's thread.
+
+    def _make_ready(self, pipeline: Any) -> None:
+        prepare_thread(self.lane.threads)
+        self.place(pipeline)
+        pipeline.set_progress_bar_config(disable=True)
+        self._schedulers = _tasks.schedulers(pipeline.scheduler)
+        self._gatherings = self._make_gatherings(pipeline)
+        self._pipelines = {
+            task: _tasks.with_components_of(kind, pipeline)
+            for task, kind in _tasks.pipeline_classes(type(pipeline)).items()
+        }
+
+    def _make_gatherings(self, pipeline: Any) -> dict[str, Gathering]:
+        found = {}
+        for name in DENOISERS + TEXT_ENCODERS:
+            module = getattr(pipeline, name, None)
+            if isinstance(module, torch.nn.Module):
+                heavy = name in DENOISERS
+                found[name] = Gathering(
+                    module,
+                    row_limit=self.row_limit,
+                    row_buckets=self.row_buckets if heavy else (),
+                    compiled=self.compiled(name, module) if heavy else None,
+                )
+        vae = getattr(pipeline, "vae", None)
+        if isinstance(vae, torch.nn.Module) and type(vae).__name__ == "AutoencoderKL" and not _upcasts(vae):
+            found["vae"] = Gathering(vae, row_limit=DECODE_ROW_LIMIT, method="decode")
+        return found
+
+    def _let_go(self) -> None:
+        self._pipelines, self._gatherings, self._rgb = {}, {}, None
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    # Inside a task.
+
+    def _pipeline_of(self, request: GenerateRequest) -> Any:
+        """The pipeline of the request's task, as its own: scheduler and stand-ins are not shared."""
+        pipeline = copy.copy(self._pipelines[request.task])
+        own = pipeline.__dict__  # past Diffusers' `__setattr__`, which would write into the shared config
+        own["scheduler"] = self._new_scheduler(request.scheduler, pipeline.scheduler)
+        for name, gathering in self._gatherings.items():
+            module = own[name]
+            method = "decode" if name == "vae" else "__call__"
+            own[name] = StandIn(module, gathering, self.lane, share=not request.reproducible, method=method)
+        return pipeline
+
+    def _new_scheduler(self, name: str | None, own: Any) -> Any:
+        kind = self._schedulers[scheduler_name(name)] if name else type(own)
+        return copy.deepcopy(own) if kind is type(own) else kind.from_config(own.config)
+
+    def _arguments(
+        self, request: GenerateRequest, seed: int, pipeline: Any, report: Report
+    ) -> dict[str, Any]:
+        """The request in the words of this pipeline's `__call__`, and only those it has."""
+        accepted = inspect.signature(type(pipeline).__call__).parameters
+        wanted: dict[str, Any] = {
+            "prompt": request.prompt,
+            "negative_prompt": request.negative_prompt,
+            "height": request.height,
+            "width": request.width,
+            "num_inference_steps": request.num_inference_steps,
+            "guidance_scale": request.guidance_scale,
+            "true_cfg_scale": request.true_cfg_scale,
+            "image": _to_pil(request.image, "RGB"),
+            "mask_image": _to_pil(request.mask_image, "L"),
+            "strength": request.strength,
+        }
+        given = {name: value for name, value in wanted.items() if value is not None and name in accepted}
+        return given | {
+            "generator": torch.Generator("cpu").manual_seed(seed),
+            "callback_on_step_end": self._at_step_end(request, report),
+            "output_type": "pil",
+        }
+
+    def _at_step_end(self, request: GenerateRequest, report: Report) -> Any:
+        def at_step_end(pipeline: Any, index: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+            self.lane.check_stop()
+            # Second-order schedulers (Heun) go twice through a step: 2 N - 1 calls for N steps.
+            order = pipeline.scheduler.order
+            last = pipeline.num_timesteps - 1
+            if index % order == order - 1 or index == last:
+                preview = self._preview(pipeline, request, tensors["latents"]) if request.previews else None
+                report(index // order + 1, last // order + 1, preview)
+            return tensors
+
+        return at_step_end
+
+    def _preview(self, pipeline: Any, request: GenerateRequest, latents: torch.Tensor) -> RawImage:
+        vae = self._pipelines["text-to-image"].vae
+        if self._rgb is None:
+            self._rgb = _preview.fit(vae, pipeline.vae_scale_factor)
+        if latents.ndim == 3:  # FLUX packs 2x2 cells into one token: [1, tokens, channels * 4]
+            latents = pipeline._unpack_latents(
+                latents, request.height, request.width, pipeline.vae_scale_factor
+            )
+        shift = getattr(vae.config, "shift_factor", None) or 0.0
+        return _preview.show(latents[0] / vae.config.scaling_factor + shift, self._rgb)
+
+
+def prepare_thread(threads: int | None) -> None:
+    """Grad mode, thread counts and noise are settings of a thread: set once, outside of every task."""
+    torch.set_grad_enabled(False)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    draw_in_float32()
+
+
+def _upcasts(vae: Any) -> bool:
+    """Whether pipelines cast this VAE to float32 around decoding; a neighbour must not see that."""
+    return vae.dtype == torch.float16 and bool(getattr(vae.config, "force_upcast", False))
+
+
+def _to_pil(image: RawImage | None, mode: str) -> Image.Image | None:
+    if image is None:
+        return None
+    return Image.frombytes("RGB", (image.width, image.height), image.pixels).convert(mode)
+
+
+def _only_image(output: Any) -> RawImage:
+    """The one picture of a pipeline's output. A picture that the safety checker blackened is an error."""
+    if any(getattr(output, "nsfw_content_detected", None) or ()):
+        raise InvalidRequestError(
+            "The model's safety checker withheld this picture; change `prompt` or `seed`."
+        )
+    image = output.images[0]
+    return RawImage(image.height, image.width, image.convert("RGB").tobytes())

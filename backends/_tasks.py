@@ -1,0 +1,73 @@
+"""Which pipeline class does which task, and which schedulers go with a model: Diffusers' own tables."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import diffusers
+from diffusers.pipelines import auto_pipeline
+from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers
+
+from router.capabilities import scheduler_name
+from router.types import Task
+
+_TABLES: dict[Task, Mapping[str, type]] = {
+    "text-to-image": auto_pipeline.AUTO_TEXT2IMAGE_PIPELINES_MAPPING,
+    "image-to-image": auto_pipeline.AUTO_IMAGE2IMAGE_PIPELINES_MAPPING,
+    "inpainting": auto_pipeline.AUTO_INPAINT_PIPELINES_MAPPING,
+}
+
+_OTHER_PARAMETRISATION = "EDMEulerScheduler"
+"""Listed by Diffusers as compatible, but made for models preconditioned as in EDM."""
+
+
+def family(kind: type) -> str:
+    """Diffusers' name of the pipeline's family (`stable-diffusion-xl`, `flux`), or the class's name."""
+    for table in _TABLES.values():
+        for name, candidate in table.items():
+            if candidate is kind:
+                return name
+    return kind.__name__
+
+
+def pipeline_classes(kind: type) -> dict[Task, type]:
+    """Task -> class, for all tasks that this pipeline's components can do."""
+    name = family(kind)
+    found = {task: table[name] for task, table in _TABLES.items() if name in table}
+    return found or {"text-to-image": kind}
+
+
+def with_components_of(kind: type, pipeline: Any) -> Any:
+    """A pipeline of another class over the very same modules; nothing is copied or cast."""
+    if type(pipeline) is kind:
+        return pipeline
+    wanted = inspect.signature(kind).parameters
+    known = {**dict(pipeline.config), **pipeline.components}
+    made = kind(**{name: value for name, value in known.items() if name in wanted})
+    made.set_progress_bar_config(disable=True)
+    return made
+
+
+def schedulers(own: Any) -> dict[str, type]:
+    """Name without `Scheduler` -> class, the model's own first, then the others that can be made here."""
+    candidates = {type(own)} | set(own.compatibles)
+    if type(own).__name__ in KarrasDiffusionSchedulers.__members__:
+        candidates.add(diffusers.LCMScheduler)
+    names = sorted(kind.__name__ for kind in candidates - {type(own)})
+    offered = {type(own).__name__: type(own)}
+    for name in names:
+        kind = getattr(diffusers, name)
+        if name != _OTHER_PARAMETRISATION and _can_be_made(kind, own):
+            offered[name] = kind
+    return {scheduler_name(name): kind for name, kind in offered.items()}
+
+
+def _can_be_made(kind: Any, own: Any) -> bool:
+    """Some schedulers need a library (scipy, torchsde) that is not always there."""
+    try:
+        kind.from_config(own.config)
+    except ImportError:
+        return False
+    return True

@@ -1,0 +1,202 @@
+"""DiffusersBackend: any Diffusers pipeline, from a folder or a hub id, run by torch."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from pathlib import Path
+from typing import Any, Literal
+
+import diffusers
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+
+from backends import _describe, _shipped
+from backends._model_folder import ModelFolder
+from backends._options import read_options
+from backends._pipeline import PipelineBackend
+from router.backend import Lanes
+from router.capabilities import Capabilities
+from router.config import InstanceConfig
+from router.errors import ConfigError, LoadError
+
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+class DiffusersOptions(BaseModel):
+    """The settings of a Diffusers instance. What the pipeline or the machine has not is refused."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    attention: str = "auto"
+    """`auto`, `slicing`, or an attention back end's name as Diffusers knows it (`native`, `flash`, ...)."""
+    vae_tiling: bool = False
+    vae_slicing: bool = False
+    offload: Literal["none", "model", "sequential"] = "none"
+    """Moves modules to the accelerator only while they run. Then one picture at a time."""
+    compile: bool = False
+    """`torch.compile` of the denoiser, for each size and each of `row_buckets` when first used."""
+    row_buckets: tuple[int, ...] = Field(default=(), max_length=16)
+    """Row counts that ticks are padded to; empty pads nothing. `compile` needs them."""
+    revision: str | None = None
+    """Of a hub id."""
+    local_files_only: bool = False
+    """Never ask the hub."""
+
+
+class DiffusersBackend(PipelineBackend):
+    """One instance. Source: a folder with `model_index.json`, `shipped:NAME`, or a hub id."""
+
+    def __init__(self, instance: InstanceConfig, lanes: Lanes) -> None:
+        super().__init__()
+        self.name = instance.name
+        self.options = _checked(read_options(DiffusersOptions, instance), instance)
+        self.row_limit = instance.row_limit or self.row_limit
+        self.row_buckets = self.options.row_buckets
+        self.one_at_a_time = self.options.offload != "none"
+        self._instance = instance
+        self._lanes = lanes
+        self._folder: ModelFolder | None = None
+
+    async def probe(self) -> Capabilities:
+        device = _device(self._instance)
+        dtype = _dtype(self._instance, device)
+        self.lane = self._lanes(device)
+        return await asyncio.to_thread(self._describe, device, dtype)
+
+    async def load(self) -> None:
+        if self._folder is None:
+            await self.probe()
+        try:
+            await super().load()
+        except (OSError, ValueError, RuntimeError, ImportError) as exc:
+            raise LoadError(
+                f"{self.name} could not load its model ({type(exc).__name__}); see its log.",
+                instance=self.name,
+            ) from exc
+
+    def peak_bytes(self) -> int | None:
+        device = torch.device(self.lane.name)
+        return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
+
+    def _describe(self, device: str, dtype: torch.dtype) -> Capabilities:
+        self._folder = ModelFolder(self._find(), self.name)
+        self._folder.check()
+        self._device, self._dtype = device, dtype
+        return _describe.capabilities(self._folder, self.options, device, dtype)
+
+    def _find(self) -> Path:
+        """The local folder of the source; a hub id is fetched, its weights only as safetensors."""
+        source = _shipped.resolve(self._instance.source)
+        if Path(source).is_dir():
+            return Path(source)
+        if source.count("/") != 1 or source.startswith((".", "/", "~")):
+            raise LoadError(
+                f"{self.name}: there is no model folder {Path(source).name!r}; correct `source`.",
+                instance=self.name,
+            )
+        try:
+            return Path(
+                diffusers.DiffusionPipeline.download(
+                    source,
+                    revision=self.options.revision,
+                    local_files_only=self.options.local_files_only,
+                    use_safetensors=True,
+                )
+            )
+        except (OSError, ValueError) as exc:
+            raise LoadError(
+                f"{self.name}: the hub gave no model {source!r} ({type(exc).__name__});"
+                " check the id and the connection, or name a local folder.",
+                instance=self.name,
+            ) from exc
+
+    # On a loader thread.
+
+    def read(self) -> Any:
+        assert self._folder is not None
+        self._folder.check()
+        return diffusers.DiffusionPipeline.from_pretrained(  # type: ignore[no-untyped-call]
+            self._folder.folder, dtype=self._dtype, use_safetensors=True, local_files_only=True
+        )
+
+    # On the lane's thread.
+
+    def place(self, pipeline: Any) -> None:
+        self._set_attention(pipeline)
+        if self.options.vae_tiling:
+            pipeline.vae.enable_tiling()
+        if self.options.vae_slicing:
+            pipeline.vae.enable_slicing()
+        if self.options.offload == "model":
+            pipeline.enable_model_cpu_offload(device=self._device)
+        elif self.options.offload == "sequential":
+            pipeline.enable_sequential_cpu_offload(device=self._device)
+        else:
+            pipeline.to(self._device)
+
+    def compiled(self, name: str, module: Any) -> Any:
+        return torch.compile(module, dynamic=False) if self.options.compile else None
+
+    def _set_attention(self, pipeline: Any) -> None:
+        attention = self.options.attention
+        if attention == "slicing":
+            pipeline.enable_attention_slicing()
+        elif attention != "auto":
+            denoiser = getattr(pipeline, "unet", None) or pipeline.transformer
+            try:
+                denoiser.set_attention_backend(attention)
+            except (ValueError, RuntimeError, ImportError, AttributeError) as exc:
+                raise ConfigError(
+                    f"{self.name}: option `attention` is {attention!r}, which this model or machine has not;"
+                    " use `auto`."
+                ) from exc
+
+
+@functools.cache
+def fastest_device() -> str:
+    """What `auto` means here: the first CUDA device, Apple's GPU, else the CPU."""
+    if torch.cuda.is_available():
+        return "cuda:0"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def _device(instance: InstanceConfig) -> str:
+    if instance.device == "auto":
+        return fastest_device()
+    try:
+        device = torch.device(instance.device)
+    except RuntimeError as exc:
+        raise ConfigError(
+            f"{instance.name}: `device` is {instance.device!r}; use `auto`, `cpu`, `cuda:0` or `mps`."
+        ) from exc
+    there = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
+    if (device.index or 0) >= there.get(device.type, 1):
+        raise ConfigError(
+            f"{instance.name}: `device` is {instance.device!r}, which this machine has not; use `auto`."
+        )
+    return "cuda:0" if instance.device == "cuda" else instance.device
+
+
+def _dtype(instance: InstanceConfig, device: str) -> torch.dtype:
+    name = instance.dtype
+    if name == "auto":
+        return torch.float32 if device.startswith("cpu") else torch.float16
+    if name not in DTYPES:
+        raise ConfigError(f"{instance.name}: `dtype` is {name!r}; use `auto` or one of {', '.join(DTYPES)}.")
+    if name == "float16" and device.startswith("cpu"):
+        raise ConfigError(f"{instance.name}: `dtype` float16 does not run on a CPU; use float32 or bfloat16.")
+    return DTYPES[name]
+
+
+def _checked(options: DiffusersOptions, instance: InstanceConfig) -> DiffusersOptions:
+    """What cannot go together is said before anything is loaded."""
+    if options.compile and not options.row_buckets:
+        options = options.model_copy(update={"row_buckets": (1, 2, 4, 8, 16)})
+    if options.compile and options.offload != "none":
+        raise ConfigError(f"{instance.name}: options `compile` and `offload` do not go together; drop one.")
+    if options.offload != "none" and instance.device.startswith("cpu"):
+        raise ConfigError(
+            f"{instance.name}: option `offload` is {options.offload!r}, but `device` is the CPU; drop one."
+        )
+    return options
