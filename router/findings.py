@@ -39,7 +39,8 @@ def _finding(error: ErrorDetails, form: type[BaseModel], spell: Callable[[str], 
     if error["type"] == "extra_forbidden":
         return f"there is no key `{key}`; {did_you_mean(str(error['loc'][-1]), _keys_at(form, error['loc']))}"
     said = error["msg"].removeprefix("Value error, ")
-    return f"`{key}` is {_shown(error['input'])}: {said[:1].lower()}{said[1:]}."
+    said = f"{said[:1].lower()}{said[1:]}."
+    return f"`{key}` is {_shown(error['input'])}: {said}" if key else said
 
 
 def _dotted(location: tuple[int | str, ...]) -> str:

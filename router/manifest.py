@@ -1,0 +1,164 @@
+"""Manifest: manifest.json of an export. What it is, for which shapes, made by what, with which hashes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Final, Literal, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from router.errors import LoadError
+from router.findings import first_finding
+from router.types import ShapeProfile
+
+FILE_NAME = "manifest.json"
+SCHEMA_VERSION: Final = 1
+
+_Count: TypeAlias = Annotated[int, Field(ge=1)]
+_Sha256: TypeAlias = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+_Error: TypeAlias = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ProfileRecord(_Record):
+    """A shape that graphs were made for."""
+
+    name: str
+    height: _Count
+    width: _Count
+    dtype: str
+    row_buckets: Annotated[tuple[_Count, ...], Field(min_length=1)]
+    text_lengths: tuple[_Count, ...] = (77,)
+
+    def shape_profile(self) -> ShapeProfile:
+        return ShapeProfile(**self.model_dump())
+
+
+class TensorRecord(_Record):
+    """One input or output of a graph; a name in `shape` is an axis that may vary."""
+
+    name: str
+    dtype: str
+    shape: tuple[_Count | str, ...]
+
+
+class GraphRecord(_Record):
+    """One component at one profile and one number of rows."""
+
+    file: str
+    """Path inside the export's folder, with `/`."""
+    profile: str
+    rows: _Count
+    inputs: tuple[TensorRecord, ...]
+    outputs: tuple[TensorRecord, ...]
+
+
+class FileRecord(_Record):
+    """A file as it was when the export was made."""
+
+    size_bytes: Annotated[int, Field(ge=0)]
+    sha256: _Sha256
+
+    @classmethod
+    def of(cls, file: Path) -> FileRecord:
+        """Reads the whole file."""
+        with file.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        return cls(size_bytes=file.stat().st_size, sha256=digest)
+
+
+class ParityRecord(_Record):
+    """How far the export was from its source: absolute errors, the largest of all that was compared."""
+
+    components: dict[str, _Error]
+    """Component -> largest difference of its outputs."""
+    picture: _Error
+    """Largest difference of a pixel, in 0..1 of full scale."""
+    tolerance: _Error
+    """What `picture` had to stay below."""
+
+
+class Manifest(_Record):
+    """Everything that must be known about an export before it is loaded."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    family: str
+    pipeline: str
+    """Diffusers class, `StableDiffusionXLPipeline`."""
+    profiles: Annotated[tuple[ProfileRecord, ...], Field(min_length=1)]
+    components: dict[str, Annotated[tuple[GraphRecord, ...], Field(min_length=1)]]
+    """Component -> its graphs, one for each profile and number of rows."""
+    timestep: Literal["per-row", "scalar"]
+    """Whether the rows of one run may stand at different timesteps."""
+    opset: _Count
+    tools: dict[str, str]
+    """Library -> the version that took part."""
+    source_sha256: _Sha256
+    """Of the weights that the export was made from."""
+    files: dict[str, FileRecord]
+    """Every file of the export but this one, by its path inside the folder."""
+    parity: ParityRecord
+
+    @model_validator(mode="after")
+    def _check_references(self) -> Manifest:
+        buckets = {profile.name: profile.row_buckets for profile in self.profiles}
+        for graph in (graph for graphs in self.components.values() for graph in graphs):
+            if graph.rows not in buckets.get(graph.profile, ()):
+                raise ValueError(f"no profile {graph.profile!r} of {graph.rows} rows for {graph.file}")
+            if graph.file not in self.files:
+                raise ValueError(f"no hash of {graph.file} among the files")
+        return self
+
+    @classmethod
+    def read(cls, folder: Path) -> Manifest:
+        """Read and check what it says, not the files. Raises `LoadError`."""
+        raw = _read_json(folder)
+        version = raw.get("schema_version", SCHEMA_VERSION) if isinstance(raw, dict) else SCHEMA_VERSION
+        if isinstance(version, int) and version > SCHEMA_VERSION:
+            raise LoadError(
+                f"{FILE_NAME} of {folder.name!r} has schema_version {version}, this Triptych reads"
+                f" {SCHEMA_VERSION}; update Triptych or export the model again."
+            )
+        try:
+            return cls.model_validate(raw)
+        except ValidationError as exc:
+            raise LoadError(f"{FILE_NAME} of {folder.name!r}: {first_finding(exc, cls)}") from exc
+
+    def write(self, folder: Path) -> None:
+        (folder / FILE_NAME).write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+    def check_files(self, folder: Path) -> list[str]:
+        """One sentence for each file that is not as it was. Reads them all: slow, and blocks."""
+        sentences = (_wrong(folder, name, record) for name, record in self.files.items())
+        return [sentence for sentence in sentences if sentence]
+
+
+def _read_json(folder: Path) -> Any:
+    try:
+        return json.loads((folder / FILE_NAME).read_text(encoding="utf-8"))
+    except OSError as exc:
+        raise LoadError(
+            f"{folder.name!r} has no readable {FILE_NAME}; name the folder of an export, or export again."
+        ) from exc
+    except ValueError as exc:
+        raise LoadError(f"{FILE_NAME} of {folder.name!r} is not JSON; export the model again.") from exc
+
+
+def _wrong(folder: Path, name: str, record: FileRecord) -> str | None:
+    path = PurePosixPath(name)
+    file = folder / path
+    if path.is_absolute() or not file.resolve().is_relative_to(folder.resolve()):
+        return f"`{name}` lies outside the export's folder; export the model again."
+    if not file.is_file():
+        return f"`{name}` is missing; copy the whole export."
+    if file.stat().st_size != record.size_bytes:
+        size = file.stat().st_size
+        return f"`{name}` has {size} bytes instead of {record.size_bytes}; copy the export again."
+    if FileRecord.of(file) != record:
+        return f"`{name}` has changed since the export; copy the export again."
+    return None
