@@ -191,5 +191,10 @@ Event: TypeAlias = Queued | Loading | Step | Completed
 OnEvent: TypeAlias = Callable[[Event], None]
 """Called on the event loop, never on a lane's thread. It must return at once."""
 
+
+def ignore_event(event: Event) -> None:
+    """The `OnEvent` where nobody listens: a backend need not make events for it."""
+
+
 Rejections: TypeAlias = Mapping[str, str]
 """Instance name -> the one sentence why it cannot serve."""

@@ -1,0 +1,88 @@
+"""Catalogue: the models of a config with their instances, and the lanes of the devices they run on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+from router.backend import Backend, BackendFactory
+from router.breaker import Breaker, Clock
+from router.config import InstanceConfig, ModelConfig, RouterConfig
+from router.errors import DeadlineExceededError, ModelNotFoundError
+from router.instance import Instance
+from router.lane import Lane
+from router.memory import MemoryLedger
+from router.served_model import ServedModel
+
+Resolve = Callable[[str], BackendFactory]
+
+
+class Catalogue:
+    """Made from a config alone; backends and lanes are made when a probe first needs them."""
+
+    def __init__(self, config: RouterConfig, resolve: Resolve, ledger: MemoryLedger, clock: Clock) -> None:
+        self._config = config
+        self._resolve = resolve
+        self._ledger = ledger
+        self._clock = clock
+        self._importing = asyncio.Lock()
+        self.lanes: dict[str, Lane] = {}
+        self.models: Mapping[str, ServedModel] = {model.name: self._served(model) for model in config.models}
+        self.instances: Mapping[str, Instance] = {
+            instance.name: instance for model in self.models.values() for instance in model.instances.values()
+        }
+
+    def find(self, name: str | None) -> ServedModel:
+        """The model of that name, or the default one. Raises `ModelNotFoundError`."""
+        model = self.models.get(name or self._config.default_model)
+        if model is None:
+            raise ModelNotFoundError(name or self._config.default_model, tuple(self.models))
+        return model
+
+    async def close(self) -> None:
+        """Stop probing and end the threads of the lanes."""
+        for instance in self.instances.values():
+            instance.stop_probe()
+        for lane in self.lanes.values():
+            await asyncio.to_thread(lane.close)
+
+    def _served(self, config: ModelConfig) -> ServedModel:
+        return ServedModel(config, [self._instance(config.name, each) for each in config.instances])
+
+    def _instance(self, model: str, config: InstanceConfig) -> Instance:
+        return Instance(
+            model,
+            config,
+            Breaker(self._config.breaker, self._clock),
+            self._make_backend,
+            device_memory=self._config.device_memory,
+            on_probed=self._on_probed,
+        )
+
+    async def _make_backend(self, config: InstanceConfig) -> Backend:
+        async with self._importing:  # libraries that import their parts late do not bear two threads at it
+            factory = await asyncio.to_thread(self._resolve, config.backend)
+        return factory(config, self._lane)
+
+    def _lane(self, device: str) -> Lane:
+        if device not in self.lanes:
+            self.lanes[device] = Lane(device)
+        return self.lanes[device]
+
+    def _on_probed(self, instance: Instance) -> None:
+        if instance.capabilities is not None:
+            self._ledger.set_budget(instance.device, instance.capabilities.device_memory_bytes)
+        self.models[instance.model].on_probed()
+
+
+async def wait_for_probes(model: ServedModel, deadline_at: float | None) -> None:
+    """Wait until every probe of the model that is due has ended. Raises `DeadlineExceededError`."""
+    probes = model.begin_probes()
+    if not probes:
+        return
+    left_s = None if deadline_at is None else deadline_at - asyncio.get_running_loop().time()
+    _, pending = await asyncio.wait(probes, timeout=left_s)
+    if pending:
+        raise DeadlineExceededError(
+            f"The deadline passed while the instances of {model.config.name!r} were probed."
+        )

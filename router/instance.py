@@ -1,0 +1,182 @@
+"""Instance: one configured way to serve a model, its backend, and what is known of it."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import Awaitable, Callable, Mapping
+from types import TracebackType
+from typing import TypeAlias
+
+from router.backend import Backend
+from router.breaker import Breaker
+from router.capabilities import Capabilities
+from router.config import InstanceConfig
+from router.errors import (
+    BackendError,
+    BackendUnavailableError,
+    GenerateError,
+    LoadError,
+    RouterError,
+)
+from router.request import GenerateRequest
+from router.types import Generated, OnEvent
+
+PROBE_LIMIT_S = 30.0
+
+MakeBackend: TypeAlias = Callable[[InstanceConfig], Awaitable[Backend]]
+
+
+class Instance:
+    """The edge to a backend: whatever it raises leaves here as an error of the house."""
+
+    def __init__(
+        self,
+        model: str,
+        config: InstanceConfig,
+        breaker: Breaker,
+        make_backend: MakeBackend,
+        *,
+        device_memory: Mapping[str, int],
+        on_probed: Callable[[Instance], None],
+    ) -> None:
+        self.model = model
+        self.name = config.name
+        self.config = config
+        self.breaker = breaker
+        self.capabilities: Capabilities | None = None
+        self.error: RouterError | None = None
+        """Why the last probe failed; `None` after one that went well."""
+        self._make_backend = make_backend
+        self._device_memory = device_memory
+        self._on_probed = on_probed
+        self._backend: Backend | None = None
+        self._probing: asyncio.Task[None] | None = None
+
+    @property
+    def is_probed(self) -> bool:
+        return self.capabilities is not None or self.error is not None
+
+    @property
+    def wants_probe(self) -> bool:
+        """Whether a probe is in progress, or it is time for one."""
+        return not self.is_probed or self._probing is not None or self.breaker.probe_due
+
+    @property
+    def device(self) -> str:
+        return self.capabilities.device if self.capabilities else self.config.device
+
+    def probe(self) -> asyncio.Task[None]:
+        """Ask the backend what it can do: one probe at a time, however many wait for it.
+
+        The outcome is in `capabilities`, `error` and the breaker; the task itself never raises.
+        """
+        if self._probing is None:
+            self._probing = asyncio.create_task(self._probe(), name=f"probe {self.name}")
+        return self._probing
+
+    def stop_probe(self) -> None:
+        if self._probing is not None:
+            self._probing.cancel()
+
+    async def load(self) -> None:
+        with _Edge(self.name, LoadError):
+            await self._made().load()
+
+    async def unload(self) -> None:
+        with _Edge(self.name, BackendError):
+            await self._made().unload()
+
+    async def generate(
+        self, request: GenerateRequest, on_event: OnEvent, deadline_s: float | None
+    ) -> Generated:
+        """At least one picture, or an error. A backend that swallows its cancellation is put right here."""
+        task = asyncio.current_task()
+        assert task is not None
+        cancelled_before = task.cancelling()
+        try:
+            with _Edge(self.name, GenerateError):
+                generated = await self._made().generate(request, on_event, deadline_s)
+        except RouterError:
+            if task.cancelling() > cancelled_before:  # whatever a stopped backend makes of it
+                raise asyncio.CancelledError from None
+            raise
+        if task.cancelling() > cancelled_before:
+            raise asyncio.CancelledError
+        self._check(generated)
+        return generated
+
+    def _check(self, generated: Generated) -> None:
+        if any(picture.image is not None for picture in generated.pictures):
+            return
+        errors = [picture.error for picture in generated.pictures if picture.error is not None]
+        raise errors[0] if errors else GenerateError("It made no picture.", instance=self.name)
+
+    def _made(self) -> Backend:
+        if self._backend is None:
+            raise BackendUnavailableError("It was never probed.", instance=self.name)
+        return self._backend
+
+    async def _probe(self) -> None:
+        try:
+            with _Edge(self.name, BackendUnavailableError):
+                if self._backend is None:
+                    self._backend = await self._make_backend(self.config)
+                capabilities = await self._answer(self._backend)
+        except RouterError as exc:
+            self.error = exc
+            self.breaker.trip(str(exc))
+        else:
+            self.capabilities = self._within_budget(capabilities)
+            self.error = None
+            self.breaker.probe_succeeded()
+        finally:
+            self._probing = None
+        self._on_probed(self)
+
+    def _within_budget(self, capabilities: Capabilities) -> Capabilities:
+        """A configured budget takes the place of what the device has."""
+        budget = self._device_memory.get(capabilities.device, capabilities.device_memory_bytes)
+        return dataclasses.replace(capabilities, device_memory_bytes=budget)
+
+    async def _answer(self, backend: Backend) -> Capabilities:
+        try:
+            async with asyncio.timeout(PROBE_LIMIT_S) as limit:
+                return await backend.probe()
+        except TimeoutError as exc:
+            if not limit.expired():
+                raise
+            raise BackendUnavailableError(
+                f"It did not answer a probe within {PROBE_LIMIT_S:.0f} s.", instance=self.name
+            ) from exc
+
+    def __repr__(self) -> str:
+        return f"<Instance {self.name!r} {self.config.backend}, {self.breaker.state.value}>"
+
+
+
+
+class _Edge:
+    """Maps what is not ours to one error class, and writes the instance's name on backend errors."""
+
+    __slots__ = ("_error", "_instance")
+
+    def __init__(self, instance: str, error: type[BackendError]) -> None:
+        self._instance = instance
+        self._error = error
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if exc is None:
+            return
+        if isinstance(exc, BackendError):
+            exc.instance = exc.instance or self._instance
+        elif isinstance(exc, Exception) and not isinstance(exc, RouterError):
+            raise self._error(
+                f"The backend raised {type(exc).__name__}, which is none of its errors.",
+                instance=self._instance,
+            ) from exc

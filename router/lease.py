@@ -1,0 +1,144 @@
+"""Lease: a loaded instance with room for one request, held until the work on it has really ended."""
+
+from __future__ import annotations
+
+import asyncio
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from router.capabilities import rows_of
+from router.errors import BackendError, RouterError
+from router.request import GenerateRequest
+from router.slot import Slot, State, work_of
+from router.types import Loading, OnEvent, Queued, Timings, ignore_event
+
+if TYPE_CHECKING:
+    from router.pool import Pool
+
+
+class Lease:
+    """Entered with `async with`: waits for a place, for bytes and for the load. Left, it gives them back."""
+
+    __slots__ = (
+        "_on_event",
+        "_pool",
+        "_turn",
+        "admitted",
+        "admitted_at",
+        "arrival",
+        "created_at",
+        "device",
+        "ended_at",
+        "loaded_at",
+        "overtaken",
+        "promised_bytes",
+        "request",
+        "slot",
+        "work",
+        "workspace_bytes",
+    )
+
+    def __init__(self, pool: Pool, slot: Slot, request: GenerateRequest, on_event: OnEvent) -> None:
+        assert request.height is not None
+        assert request.width is not None
+        self._pool = pool
+        self._on_event = on_event
+        self._turn: asyncio.Future[None] | None = None
+        self.slot = slot
+        self.request = request
+        self.work = work_of(request)
+        rows = rows_of(request) * request.num_images_per_prompt
+        rows = min(rows, slot.instance.config.row_limit or rows)
+        self.workspace_bytes = slot.footprint.workspace_bytes(request.height, request.width, rows)
+        self.device = ""
+        self.promised_bytes = 0
+        self.arrival = 0
+        self.overtaken = 0
+        """How many younger requests were admitted while this one waited for bytes."""
+        self.admitted = False
+        self.created_at = pool.clock()
+        self.admitted_at: float | None = None
+        self.loaded_at: float | None = None
+        self.ended_at: float | None = None
+
+    @property
+    def stage(self) -> str:
+        """Where the request is, or was when it ended."""
+        if self.admitted_at is None:
+            return "queued"
+        return "loading" if self.loaded_at is None else "generating"
+
+    @property
+    def is_loaded(self) -> bool:
+        """Whether the instance was ready for it, so that what failed then was the work."""
+        return self.loaded_at is not None
+
+    @property
+    def seconds(self) -> float:
+        """From the first wish to the end, or until now."""
+        return (self._pool.clock() if self.ended_at is None else self.ended_at) - self.created_at
+
+    @property
+    def timings(self) -> Timings:
+        """Of a lease that was entered and left."""
+        assert self.admitted_at is not None
+        assert self.loaded_at is not None
+        assert self.ended_at is not None
+        return Timings(
+            queued_s=self.admitted_at - self.created_at,
+            load_s=self.loaded_at - self.admitted_at,
+            generate_s=self.ended_at - self.loaded_at,
+        )
+
+    async def __aenter__(self) -> Lease:
+        try:
+            self._pool.enter(self)
+            if not self.admitted:
+                await self._wait_for_turn()
+            if self.slot.state is not State.READY:
+                await self._wait_for_load()
+        except BaseException:
+            self._pool.leave(self)
+            raise
+        self.loaded_at = self._pool.clock()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.ended_at = self._pool.clock()
+        if exc is None and self.loaded_at is not None:
+            self.slot.served += 1
+            self.slot.pace.served(self.ended_at - self.loaded_at, self.slot.running_work)
+        elif isinstance(exc, BackendError):
+            self.slot.failed += 1
+        self._pool.leave(self)
+
+    # Called by the pool, in the middle of its decision: nothing here may call back or raise.
+
+    def admit(self) -> None:
+        self.admitted = True
+        self.admitted_at = self._pool.clock()
+        if self._turn is not None and not self._turn.done():
+            self._turn.set_result(None)
+
+    def refuse(self, error: RouterError) -> None:
+        if self._turn is not None and not self._turn.done():
+            self._turn.set_exception(error)
+
+    def moved_to(self, position: int) -> None:
+        if self._turn is not None and self._on_event is not ignore_event:
+            self._turn.get_loop().call_soon(self._on_event, Queued(self.slot.name, position))
+
+    async def _wait_for_turn(self) -> None:
+        self._turn = asyncio.get_running_loop().create_future()
+        self.moved_to(len(self.slot.waiting))
+        await self._turn
+
+    async def _wait_for_load(self) -> None:
+        """Shielded: whoever gives up waiting does not stop the load that others wait for."""
+        assert self.slot.loading is not None
+        self._on_event(Loading(self.slot.name))
+        error = await asyncio.shield(self.slot.loading)
+        if error is not None:
+            raise error

@@ -1,0 +1,64 @@
+"""MemoryLedger: bytes promised per device. Integers only; the driver is never asked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+
+class MemoryLedger:
+    """What was promised on each device, against what may be promised.
+
+    A device without a budget is unlimited. A configured budget stands, whatever the device has.
+    """
+
+    __slots__ = ("_budgets", "_promised")
+
+    def __init__(self, budgets: Mapping[str, int]) -> None:
+        self._budgets = dict(budgets)
+        self._promised: dict[str, int] = {}
+
+    def set_budget(self, device: str, device_memory_bytes: int | None) -> None:
+        """Take what the device has as its budget, unless one is known."""
+        if device_memory_bytes is not None:
+            self._budgets.setdefault(device, device_memory_bytes)
+
+    def budget_bytes(self, device: str) -> int | None:
+        """Bytes that may be promised; `None` is unlimited."""
+        return self._budgets.get(device)
+
+    def promised_bytes(self, device: str) -> int:
+        return self._promised.get(device, 0)
+
+    def shortage_bytes(self, device: str, needed_bytes: int) -> int:
+        """Bytes that others must give back before `needed_bytes` can be promised; 0 where they fit."""
+        budget = self._budgets.get(device)
+        if budget is None:
+            return 0
+        return max(0, self._promised.get(device, 0) + needed_bytes - budget)
+
+    def fits(self, device: str, needed_bytes: int) -> bool:
+        return self.shortage_bytes(device, needed_bytes) == 0
+
+    def promise(self, device: str, needed_bytes: int) -> None:
+        """Ask `fits` first: a promise that cannot be kept is a mistake in the house."""
+        if not self.fits(device, needed_bytes):
+            raise ValueError(f"{needed_bytes} bytes do not fit on {device}: {self!r}")
+        self._promised[device] = self._promised.get(device, 0) + needed_bytes
+
+    def release(self, device: str, promised_bytes: int) -> None:
+        left = self._promised.get(device, 0) - promised_bytes
+        if left < 0:
+            raise ValueError(f"{promised_bytes} bytes were never promised on {device}: {self!r}")
+        self._promised[device] = left
+
+    def devices(self) -> tuple[str, ...]:
+        return tuple(sorted(self._budgets.keys() | self._promised.keys()))
+
+    def __repr__(self) -> str:
+        parts = [self._part(device) for device in self.devices()]
+        return f"<MemoryLedger [{', '.join(parts)}]>"
+
+    def _part(self, device: str) -> str:
+        budget = self._budgets.get(device)
+        of = "unlimited" if budget is None else f"{budget:,}"
+        return f"{device}: {self.promised_bytes(device):,} of {of} bytes"

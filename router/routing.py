@@ -1,0 +1,237 @@
+"""choose_route: a request and what the instances can do -> Route. Pure: no clock, no chance, no waiting."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, TypeAlias
+
+from router.capabilities import Capabilities
+from router.config import Limits, ModelConfig
+from router.errors import BackendUnavailableError, InvalidRequestError, NoRouteError, RouterError
+from router.request import GenerateRequest
+from router.types import Rejections, ShapeProfile
+
+Predict: TypeAlias = Callable[[str, GenerateRequest], float]
+"""Instance name, request -> seconds until it would be done there; 0 where nothing was measured."""
+
+NONE_UNAVAILABLE: Rejections = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceView:
+    """What routing sees of an instance; `capabilities` is `None` until a probe went well."""
+
+    name: str
+    capabilities: Capabilities | None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelView:
+    """What routing sees of a model: its instances in the order they are tried, and what fills a gap."""
+
+    name: str
+    instances: tuple[InstanceView, ...]
+    fills: Mapping[str, Any]
+    """Field -> default. Empty while no instance is known."""
+
+    @classmethod
+    def of(cls, config: ModelConfig, capabilities: Mapping[str, Capabilities]) -> ModelView:
+        """Defaults come from the config, then from the first instance known; fixed shapes go first."""
+        views = [InstanceView(each.name, capabilities.get(each.name)) for each in config.instances]
+        known = [view.capabilities for view in views if view.capabilities is not None]
+        fills = _fills(config, known[0]) if known else {}
+        return cls(config.name, tuple(sorted(views, key=_is_dynamic)), MappingProxyType(fills))
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Where a request can go. `request` is effective: every default and the seed are filled in."""
+
+    model: str
+    request: GenerateRequest
+    candidates: tuple[str, ...]
+    """Instance names, the first to be tried first."""
+    rejections: Rejections
+    """For each instance passed over, one sentence why."""
+    adjustments: tuple[str, ...] = ()
+    temporary: bool = False
+    """Whether the rejections may pass by themselves: an instance that would serve is not available."""
+
+    def refusal(self) -> RouterError:
+        """The error of a request that has no candidate."""
+        if not self.temporary:
+            return NoRouteError(self.model, self.rejections)
+        why = " ".join(f"{instance}: {sentence}" for instance, sentence in self.rejections.items())
+        return BackendUnavailableError(f"No instance of model {self.model!r} is available. {why}")
+
+
+def choose_route(
+    request: GenerateRequest,
+    model: ModelView,
+    limits: Limits,
+    *,
+    seed: int,
+    unavailable: Rejections = NONE_UNAVAILABLE,
+    predict: Predict | None = None,
+) -> Route:
+    """Fill in the defaults and `seed`, and put the instances that can serve exactly this in order.
+
+    `unavailable` holds a sentence for each instance that cannot be used now; with `predict` the
+    candidates stand by predicted completion, else in the model's order. Raises
+    `InvalidRequestError` for what passes the configured limits, whoever would serve it.
+    """
+    request = effective(request, model, seed)
+    check_limits(request, limits)
+    too_large = beyond_size_limits(request, limits)
+    if too_large and "size" not in request.allow_adjustments:
+        raise too_large
+    route = _judge(request, model, unavailable, predict)
+    if "size" in request.allow_adjustments and (too_large or not route.candidates):
+        route = _with_nearest_size(route, model, limits, unavailable, predict)
+        if too_large and not route.adjustments:
+            raise too_large
+    return route
+
+
+def effective(request: GenerateRequest, model: ModelView, seed: int) -> GenerateRequest:
+    """The request with everything filled in that it leaves open; nothing that it says is changed."""
+    filled: dict[str, Any] = {"model": model.name}
+    if request.seed is None:
+        filled["seed"] = seed
+    image, fills = request.image, model.fills
+    for field, value in fills.items():
+        if getattr(request, field) is None:
+            filled[field] = value
+    if image is None:
+        filled.pop("strength", None)
+    elif fills:
+        filled |= {side: getattr(image, side) for side in ("height", "width") if side in filled}
+    if "negative_prompt" in filled and not _guided(request, filled):
+        del filled["negative_prompt"]
+    return request.model_copy(update=filled)
+
+
+def check_limits(request: GenerateRequest, limits: Limits) -> None:
+    """Raise `InvalidRequestError` for more than the configuration allows; sizes apart."""
+    asked = (
+        ("num_inference_steps", request.num_inference_steps, limits.max_steps),
+        ("guidance_scale", request.guidance_scale, limits.max_guidance),
+        ("true_cfg_scale", request.true_cfg_scale, limits.max_guidance),
+        ("num_images_per_prompt", request.num_images_per_prompt, limits.max_images),
+    )
+    for field, value, most in asked:
+        if value is not None and value > most:
+            raise _too_much(field, value, most)
+
+
+def beyond_size_limits(request: GenerateRequest, limits: Limits) -> InvalidRequestError | None:
+    height, width = request.height or 0, request.width or 0
+    if height > limits.max_height:
+        return _too_much("height", height, limits.max_height)
+    if width > limits.max_width:
+        return _too_much("width", width, limits.max_width)
+    return None
+
+
+def nearest_size(capabilities: Capabilities, limits: Limits, height: int, width: int) -> tuple[int, int]:
+    """The size of about this aspect ratio and area that the instance takes."""
+    if capabilities.profiles:
+        nearest = min(capabilities.profiles, key=lambda profile: _distance(profile, height, width))
+        return nearest.height, nearest.width
+    multiple = capabilities.size_multiple
+    most_height = min(limits.max_height, capabilities.max_side)
+    most_width = min(limits.max_width, capabilities.max_side)
+    scale = max(1.0, capabilities.min_side / min(height, width))
+    scale = min(scale, most_height / height, most_width / width)
+    return (
+        _rounded(height * scale, multiple, capabilities.min_side, most_height),
+        _rounded(width * scale, multiple, capabilities.min_side, most_width),
+    )
+
+
+def _judge(
+    request: GenerateRequest, model: ModelView, unavailable: Rejections, predict: Predict | None
+) -> Route:
+    candidates: list[InstanceView] = []
+    rejections: dict[str, str] = {}
+    refused = would_serve = False
+    for view in model.instances:
+        reason = view.capabilities.why_not(request) if view.capabilities else None
+        away = unavailable.get(view.name) or (None if view.capabilities else "it was not probed yet.")
+        if reason is None and away is None:
+            candidates.append(view)
+            continue
+        rejections[view.name] = reason or away or ""
+        refused = refused or reason is not None
+        would_serve = would_serve or (reason is None and view.capabilities is not None)
+    if predict is not None and len(candidates) > 1:
+        candidates.sort(key=lambda view: (_is_dynamic(view), predict(view.name, request)))
+    return Route(
+        model=model.name,
+        request=request,
+        candidates=tuple([view.name for view in candidates]),
+        rejections=rejections,
+        temporary=would_serve or not refused,
+    )
+
+
+def _with_nearest_size(
+    route: Route, model: ModelView, limits: Limits, unavailable: Rejections, predict: Predict | None
+) -> Route:
+    """The same route at the first size that an available instance takes, or the route as it is."""
+    height, width = route.request.height, route.request.width
+    for view in model.instances:
+        if view.capabilities is None or view.name in unavailable or height is None or width is None:
+            continue
+        nearest = nearest_size(view.capabilities, limits, height, width)
+        changed = route.request.model_copy(update={"height": nearest[0], "width": nearest[1]})
+        if view.capabilities.why_not(changed) is None and not beyond_size_limits(changed, limits):
+            found = _judge(changed, model, unavailable, predict)
+            sentence = (
+                f"The size was changed from {height}x{width} to {nearest[0]}x{nearest[1]}"
+                " (height x width), the nearest that can be served."
+            )
+            return Route(model.name, changed, found.candidates, found.rejections, (sentence,))
+    return route
+
+
+def _fills(config: ModelConfig, capabilities: Capabilities) -> dict[str, Any]:
+    own, defaults = config.defaults, capabilities.defaults
+    fills = {
+        "height": own.height or defaults.height,
+        "width": own.width or defaults.width,
+        "num_inference_steps": own.num_inference_steps or defaults.num_inference_steps,
+        "guidance_scale": defaults.guidance_scale if own.guidance_scale is None else own.guidance_scale,
+        "strength": defaults.strength if own.strength is None else own.strength,
+        "scheduler": own.scheduler,
+        "negative_prompt": own.negative_prompt,
+    }
+    return {field: value for field, value in fills.items() if value is not None}
+
+
+def _guided(request: GenerateRequest, filled: Mapping[str, Any]) -> bool:
+    """Whether a negative prompt has any effect: a default for it is filled in only where it has."""
+    guidance = filled.get("guidance_scale", request.guidance_scale)
+    return any(scale is not None and scale > 1 for scale in (guidance, request.true_cfg_scale))
+
+
+def _is_dynamic(view: InstanceView) -> bool:
+    return view.capabilities is None or not view.capabilities.fixed_shape
+
+
+def _distance(profile: ShapeProfile, height: int, width: int) -> tuple[float, int]:
+    """How far a profile is off: in aspect ratio first, then in area."""
+    ratios = sorted((profile.height * width, profile.width * height))
+    return ratios[1] / ratios[0], abs(profile.height * profile.width - height * width)
+
+
+def _rounded(side: float, multiple: int, least: int, most: int) -> int:
+    """The nearest multiple that is not below `least` nor above `most`."""
+    lowest, highest = -(-least // multiple) * multiple, most // multiple * multiple
+    return max(lowest, min(highest, round(side / multiple) * multiple))
+
+
+def _too_much(field: str, value: float, most: float) -> InvalidRequestError:
+    return InvalidRequestError(f"`{field}` may be at most {most}, not {value}.", param=field)
