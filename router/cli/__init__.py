@@ -1,0 +1,54 @@
+"""The command line: `triptych generate`, `explain`, `backends`, `check`. typer and rich live here alone."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from router.cli.backends import backends
+from router.cli.check import check
+from router.cli.explain import explain
+from router.cli.failures import EXIT_CODES
+from router.cli.generate import generate
+
+app = typer.Typer(
+    name="triptych",
+    help="Pictures from prompts, by whichever backend can make them.",
+    epilog=EXIT_CODES,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"triptych {version('triptych')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    ctx: typer.Context,
+    config: Annotated[
+        Path | None,
+        typer.Option(metavar="PATH", help="Instead of TRIPTYCH_CONFIG or ./triptych.toml."),
+    ] = None,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    ctx.obj = config
+
+
+for _command in (generate, explain, backends, check):
+    app.command(epilog=EXIT_CODES)(_command)
+
+
+def main() -> None:
+    """What the `triptych` script runs."""
+    app(prog_name="triptych")
