@@ -82,6 +82,7 @@ class PipelineBackend(LaneBackend):
         prepare_thread(self.lane.threads)
         self.place(pipeline)
         pipeline.set_progress_bar_config(disable=True)
+        _forget_needless_upcast(pipeline)
         self._schedulers = _tasks.schedulers(pipeline.scheduler)
         self._gatherings = self._make_gatherings(pipeline)
         self._pipelines = {
@@ -183,6 +184,13 @@ def prepare_thread(threads: int | None) -> None:
     if threads is not None:
         torch.set_num_threads(threads)
     draw_in_float32()
+
+
+def _forget_needless_upcast(pipeline: Any) -> None:
+    """A VAE that is float32 already need not be cast to it at every picture, with a warning each time."""
+    vae = getattr(pipeline, "vae", None)
+    if vae is not None and vae.dtype == torch.float32 and getattr(vae.config, "force_upcast", False):
+        vae.register_to_config(force_upcast=False)
 
 
 def _upcasts(vae: Any) -> bool:

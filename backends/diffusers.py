@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 import diffusers
+import diffusers.utils.logging
 import torch
+import transformers.utils.logging
 from pydantic import BaseModel, ConfigDict, Field
 
 from backends import _describe, _shipped
@@ -116,9 +120,10 @@ class DiffusersBackend(PipelineBackend):
     def read(self) -> Any:
         assert self._folder is not None
         self._folder.check()
-        return diffusers.DiffusionPipeline.from_pretrained(  # type: ignore[no-untyped-call]
-            self._folder.folder, dtype=self._dtype, use_safetensors=True, local_files_only=True
-        )
+        with _quiet():
+            return diffusers.DiffusionPipeline.from_pretrained(  # type: ignore[no-untyped-call]
+                self._folder.folder, dtype=self._dtype, use_safetensors=True, local_files_only=True
+            )
 
     # On the lane's thread.
 
@@ -151,6 +156,21 @@ class DiffusersBackend(PipelineBackend):
                     f"{self.name}: option `attention` is {attention!r}, which this model or machine has not;"
                     " use `auto`."
                 ) from exc
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The libraries' loading bars would be drawn into the application's terminal."""
+    shown = [
+        log for log in (diffusers.utils.logging, transformers.utils.logging) if log.is_progress_bar_enabled()
+    ]
+    for log in shown:
+        log.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for log in shown:
+            log.enable_progress_bar()
 
 
 @functools.cache

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import os
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 
 import pytest
 from blockbuster import BlockBuster
+
+from router.lane import Lane
 
 # The model libraries read these once, when a test first imports them.
 os.environ.update(
@@ -39,3 +43,24 @@ def loop_is_not_blocked(request: pytest.FixtureRequest, _guard: BlockBuster) -> 
         yield
     finally:
         _guard.deactivate()
+
+
+@pytest.fixture
+async def lanes() -> AsyncIterator[Callable[[str], Lane]]:
+    """What backends get as `lanes`: device -> the one lane that owns it. Closed after the test."""
+    made: dict[str, Lane] = {}
+
+    def lane_of(device: str) -> Lane:
+        if device not in made:
+            made[device] = Lane(device)
+        return made[device]
+
+    yield lane_of
+    for lane in made.values():
+        await asyncio.to_thread(lane.close)
+
+
+@pytest.fixture(scope="session")
+def miniatures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder in which `miniature(family, folder)` keeps what it has built."""
+    return tmp_path_factory.mktemp("miniatures")
