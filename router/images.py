@@ -34,6 +34,8 @@ _SHEET_GAP = 4
 _WHITE = (255, 255, 255)
 _JPEG_SCAN = re.compile(rb"\xff\xda\x00[\x08\x0a\x0c\x0e]")
 _MAX_JPEG_SCANS = 100
+_BROKEN = "is broken or cut off; save it again as PNG, JPEG or WebP"
+_TO_RGB = "convert it to RGB with 8 bits per channel"
 
 # A hostile file reaches far into PIL, so the list is long; a test throws mutated files at it.
 _RAISED_BY_PIL = (
@@ -69,7 +71,7 @@ def to_raw_image(value: object, *, param: str = "image") -> RawImage:
     if pil is not None and isinstance(value, pil.Image):
         with _broken_is_refused(param):
             return _checked(value, MAX_PIXELS, param)
-    raise InvalidRequestError(_not_a_picture(value, param), param=param)
+    raise _refused(param, _why_no_picture(value))
 
 
 def decode(data: bytes, *, max_pixels: int = MAX_PIXELS, param: str = "image") -> RawImage:
@@ -131,16 +133,14 @@ def contact_sheet(images: Sequence[RawImage], columns: int | None = None) -> Raw
     if columns is not None and columns < 1:
         raise InvalidRequestError(f"`columns` is {columns}; a sheet has at least 1.", param="columns")
     columns = min(columns or math.ceil(math.sqrt(len(images))), len(images))
+    rows = math.ceil(len(images) / columns)
     cell_height = max(image.height for image in images) + _SHEET_GAP
     cell_width = max(image.width for image in images) + _SHEET_GAP
-    rows = math.ceil(len(images) / columns)
-    pillow = _pillow()
     size = (columns * cell_width + _SHEET_GAP, rows * cell_height + _SHEET_GAP)
-    sheet: Image = pillow.Image.new("RGB", size, _WHITE)
+    sheet: Image = _pillow().Image.new("RGB", size, _WHITE)
     for index, image in enumerate(images):
         row, column = divmod(index, columns)
-        corner = (_SHEET_GAP + column * cell_width, _SHEET_GAP + row * cell_height)
-        sheet.paste(_to_pil(image), corner)
+        sheet.paste(_to_pil(image), (_SHEET_GAP + column * cell_width, _SHEET_GAP + row * cell_height))
     return _from_pil(sheet)
 
 
@@ -156,48 +156,43 @@ def _open(data: bytes, param: str) -> ImageFile:
     if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
         return pillow.WebPImagePlugin.WebPImageFile(BytesIO(data))  # type: ignore[no-any-return]
     said = "is empty" if not data else "is neither PNG, JPEG nor WebP"
-    raise InvalidRequestError(f"The picture in `{param}` {said}; give the bytes of such a file.", param=param)
+    raise _refused(param, f"{said}; give the bytes of such a file")
 
 
 def _check_png(data: bytes, param: str) -> None:
     """PIL cuts 16 bits to 8 in silence and does not compare the checksums of pixel data."""
     if data[24:25] == b"\x10":
-        raise _mode_refused("has 16 bits per channel", param)
+        raise _refused(param, f"has 16 bits per channel; {_TO_RGB}")
     position, kind = 8, b""
     while kind != b"IEND":
         length = int.from_bytes(data[position : position + 4], "big")
         body = data[position + 4 : position + 8 + length]
         kind, position = body[:4], position + 12 + length
         if data[position - 4 : position] != zlib.crc32(body).to_bytes(4, "big"):
-            raise _broken(param)
+            raise _refused(param, _BROKEN)
 
 
 def _check_jpeg(data: bytes, param: str) -> None:
     """A progressive file has about ten scans; a thousand, 30 bytes each, keep a decoder busy for seconds."""
     if len(_JPEG_SCAN.findall(data)) > _MAX_JPEG_SCANS:
-        raise InvalidRequestError(
-            f"The picture in `{param}` has more than {_MAX_JPEG_SCANS} scans; save it again as PNG.",
-            param=param,
-        )
+        raise _refused(param, f"has more than {_MAX_JPEG_SCANS} scans; save it again as PNG")
 
 
 def _checked(image: Image, max_pixels: int, param: str) -> RawImage:
     """Every check that the header allows comes before the first pixel is decoded."""
-    pillow = _pillow()
     _check_size(image, max_pixels, param)
     frames = getattr(image, "n_frames", 1)
     if frames > 1:
-        raise InvalidRequestError(
-            f"The picture in `{param}` is animated ({frames} frames); give a single frame.", param=param
-        )
+        raise _refused(param, f"is animated ({frames} frames); give a single frame")
     if image.mode not in _PLAIN_MODES | _ALPHA_MODES:
-        raise _mode_refused(f"has the colour mode {image.mode}", param)
-    return _from_pil(_flat(pillow.ImageOps.exif_transpose(image), param))
+        raise _refused(param, f"has the colour mode {image.mode}; {_TO_RGB}")
+    return _from_pil(_flat(_pillow().ImageOps.exif_transpose(image), param))
 
 
 def _check_size(image: Image, max_pixels: int, param: str) -> None:
     if image.height * image.width > max_pixels:
-        raise _too_large(param, f"{image.height}x{image.width} (height x width)", max_pixels)
+        size = f"{image.height}x{image.width} (height x width)"
+        raise _refused(param, f"is {size}; make it smaller, {max_pixels:,} pixels at most")
 
 
 def _flat(image: Image, param: str) -> Image:
@@ -205,10 +200,7 @@ def _flat(image: Image, param: str) -> Image:
     if image.mode in _ALPHA_MODES or "transparency" in image.info:
         image = image.convert("RGBA")
         if image.getchannel("A").getextrema() != (255, 255):
-            raise InvalidRequestError(
-                f"The picture in `{param}` has transparent parts; flatten it onto a background first.",
-                param=param,
-            )
+            raise _refused(param, "has transparent parts; flatten it onto a background first")
     return image.convert("RGB")
 
 
@@ -287,36 +279,19 @@ def _broken_is_refused(param: str) -> Iterator[None]:
     try:
         yield
     except _RAISED_BY_PIL as exc:
-        raise _broken(param) from exc
+        raise _refused(param, _BROKEN) from exc
     except _pillow().Image.DecompressionBombError as exc:
-        raise _too_large(param, "larger than a picture may be", MAX_PIXELS) from exc
+        raise _refused(param, f"is too large; make it smaller, {MAX_PIXELS:,} pixels at most") from exc
 
 
-def _broken(param: str) -> InvalidRequestError:
-    return InvalidRequestError(
-        f"The picture in `{param}` is broken or cut off; save it again as PNG, JPEG or WebP.", param=param
-    )
+def _refused(param: str, said: str) -> InvalidRequestError:
+    return InvalidRequestError(f"The picture in `{param}` {said}.", param=param)
 
 
-def _too_large(param: str, size: str, max_pixels: int) -> InvalidRequestError:
-    return InvalidRequestError(
-        f"The picture in `{param}` is {size}; make it smaller, {max_pixels:,} pixels at most.", param=param
-    )
-
-
-def _mode_refused(fault: str, param: str) -> InvalidRequestError:
-    return InvalidRequestError(
-        f"The picture in `{param}` {fault}; convert it to RGB with 8 bits per channel.", param=param
-    )
-
-
-def _not_a_picture(value: object, param: str) -> str:
+def _why_no_picture(value: object) -> str:
     if isinstance(value, str):
-        said = "is text; paths and URLs are not opened for you, so read the file yourself and give its bytes"
-    elif hasattr(value, "__fspath__"):
-        said = "is a path; read the file yourself and give its bytes: path.read_bytes()"
-    else:
-        said = (
-            f"is a {type(value).__name__}; give a RawImage, a PIL image, or the bytes of a PNG, JPEG or WebP"
-        )
-    return f"The picture in `{param}` {said}."
+        return "is text; paths and URLs are not opened for you, so read the file yourself and give its bytes"
+    if hasattr(value, "__fspath__"):
+        return "is a path; read the file yourself and give its bytes: path.read_bytes()"
+    kind = type(value).__name__
+    return f"is of type {kind}; give a RawImage, a PIL image, or the bytes of a PNG, JPEG or WebP"

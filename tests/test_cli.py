@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from router import images
-from router.cli import app
+from router import cli, images, registry
 from router.types import RawImage
 
 DEMO = '[[models.demo.instances]]\nbackend = "fake"\n'
+PATH = str(Path(cli.__file__).parents[2])
 PICTURE = RawImage(64, 64, bytes(64 * 64 * 3))
 
 
@@ -36,7 +36,7 @@ def configure(folder: Path, text: str) -> None:
 
 
 def triptych(*arguments: str) -> Result:
-    result = CliRunner().invoke(app, arguments)
+    result = CliRunner().invoke(cli.app, arguments)
     assert "Traceback" not in result.output
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
     return result
@@ -328,8 +328,6 @@ def test_explain_without_a_candidate_is_exit_code_3(folder: Path):
 
 
 def test_backends_shows_what_is_there_and_what_is_missing(folder: Path, monkeypatch: pytest.MonkeyPatch):
-    from router import registry
-
     absent = registry.BackendEntry(
         "backends.absent:Absent", ("no_such_module",), "pip install 'triptych[absent]'"
     )
@@ -408,6 +406,15 @@ def test_help_documents_exit_codes_and_loads_no_model_library():
         assert "130 stopped by Ctrl-C" in " ".join(done.stdout.split())
 
 
+def test_a_failure_is_one_line_and_nothing_else(folder: Path):
+    configure(folder, f'{DEMO}options = {{ faults = [{{ at = "generate", times = 0 }}] }}\n')
+    words = [sys.executable, "-m", "router", "generate", "a circle"]
+    done = subprocess.run(words, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": PATH})
+    assert done.returncode == 1
+    assert done.stderr == "error: demo/fake: the fault planted at 'generate'.\n"
+    assert done.stdout == ""
+
+
 SLOW = """
 import pathlib
 from backends.fake import FakeBackend
@@ -432,7 +439,7 @@ def test_ctrl_c_stops_the_work_and_leaves_nothing_behind(folder: Path, as_json: 
     words = ["generate", "a circle", "a square", "-o", "out.png", *(["--json"] if as_json else [])]
     process = subprocess.Popen(
         [sys.executable, "-m", "router", *words],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(folder), *sys.path])},
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(folder), PATH])},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

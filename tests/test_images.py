@@ -127,7 +127,7 @@ def test_a_phone_picture_with_a_second_one_inside_is_read():
 
 def test_other_types_are_refused_with_what_is_accepted():
     assert "a RawImage, a PIL image, or the bytes of a PNG, JPEG or WebP" in refusal(3)
-    assert "list" in refusal([1, 2])
+    assert "of type list" in refusal([1, 2])
 
 
 def test_paths_and_urls_are_not_opened():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
@@ -51,4 +53,7 @@ for _command in (generate, explain, backends, check):
 
 def main() -> None:
     """What the `triptych` script runs."""
+    for library in ("DIFFUSERS", "TRANSFORMERS"):  # what they would say here is no news to a user
+        os.environ.setdefault(f"{library}_VERBOSITY", "error")
+    logging.getLogger("router").addHandler(logging.NullHandler())  # results and errors say it all
     app(prog_name="triptych")

@@ -32,7 +32,7 @@ def progress_bars(quiet: bool) -> Progress:
 
 def add_bar(bars: Progress, request: GenerateRequest) -> Show:
     """A bar for the request, and the function that shows an event on it."""
-    bar = bars.add_task(_shortened(request.prompt or request.task), total=None, state="")
+    bar = bars.add_task(_shortened(request.prompt or request.task), total=None, state="starting")
     done = [0] * request.num_images_per_prompt  # steps of each picture
 
     def show(event: Event) -> None:
