@@ -16,6 +16,7 @@ from router.registry import check_name
 from router.variables import Variables
 
 SHIPPED_SOURCE = f"shipped:{SHIPPED_MODEL}"
+SHIPPED_DEFAULTS = ModelDefaults(num_inference_steps=20, guidance_scale=5.0)
 DEFAULT_BACKEND = "diffusers"
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
@@ -90,7 +91,7 @@ def _of_variable(
 ) -> ModelConfig:
     """The model that `TRIPTYCH_MODEL` stands for where it is no name of the file's."""
     if source == SHIPPED_MODEL:
-        return _made(SHIPPED_MODEL, SHIPPED_SOURCE, variables)
+        return _shipped(variables)
     folder = directory / Path(source).expanduser()
     if folder.is_dir():
         if not _is_model(folder):
@@ -115,7 +116,16 @@ def _found(variables: Variables, directory: Path) -> ModelConfig:
     for folder in (directory / "model", directory):
         if _is_model(folder):
             return _made(folder.resolve().name, str(folder.resolve()), variables)
-    return _made(SHIPPED_MODEL, SHIPPED_SOURCE, variables)
+    return _shipped(variables)
+
+
+def _shipped(variables: Variables) -> ModelConfig:
+    facts = {
+        "description": "Coloured shapes on coloured backgrounds, 128x128.",
+        "licence": "Apache-2.0",
+        "defaults": SHIPPED_DEFAULTS,
+    }
+    return _made(SHIPPED_MODEL, SHIPPED_SOURCE, variables).model_copy(update=facts)
 
 
 def _made(name: str, source: str, variables: Variables) -> ModelConfig:

@@ -100,8 +100,13 @@ def _check_defaults(models: tuple[ModelConfig, ...], limits: Limits) -> None:
             if value is not None and value > most:
                 raise ConfigError(
                     f"`models.{model.name}.defaults.{field}` is {value}, above `limits.{limit}` {most};"
-                    " lower the one or raise the other."
+                    f" lower the one ({_variable_of(f'defaults.{field}')}) or raise the other"
+                    f" ({_variable_of(f'limits.{limit}')})."
                 )
+
+
+def _variable_of(setting: str) -> str:
+    return next(variable(name) for name, sets in SETS.items() if sets == setting)
 
 
 def _origins(

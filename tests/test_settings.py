@@ -161,6 +161,8 @@ def test_without_any_configuration_the_shipped_model_serves(tmp_path: Path) -> N
     assert (instance.name, instance.backend, instance.source) == (
         "shapes/diffusers", "diffusers", "shipped:shapes",
     )  # fmt: skip
+    defaults = config.models[0].defaults
+    assert (defaults.num_inference_steps, defaults.guidance_scale) == (20, 5.0)
 
 
 def test_a_file_without_models_leaves_the_shipped_model(tmp_path: Path) -> None:
@@ -324,7 +326,7 @@ def test_a_default_above_its_limit_is_refused(tmp_path: Path) -> None:
     said = refused(tmp_path, PHOTO, max_height="256")
     assert said == (
         "`models.photo.defaults.height` is 512, above `limits.max_height` 256;"
-        " lower the one or raise the other."
+        " lower the one (TRIPTYCH_DEFAULT_HEIGHT) or raise the other (TRIPTYCH_MAX_HEIGHT)."
     )
 
 
