@@ -75,13 +75,12 @@ class Catalogue:
         self.models[instance.model].on_probed()
 
 
-async def wait_for_probes(model: ServedModel, deadline_at: float | None) -> None:
+async def wait_for_probes(model: ServedModel, limit_s: float | None) -> None:
     """Wait until every probe of the model that is due has ended. Raises `DeadlineExceededError`."""
     probes = model.begin_probes()
     if not probes:
         return
-    left_s = None if deadline_at is None else deadline_at - asyncio.get_running_loop().time()
-    _, pending = await asyncio.wait(probes, timeout=left_s)
+    _, pending = await asyncio.wait(probes, timeout=limit_s)
     if pending:
         raise DeadlineExceededError(
             f"The deadline passed while the instances of {model.config.name!r} were probed."

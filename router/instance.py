@@ -90,27 +90,13 @@ class Instance:
     async def generate(
         self, request: GenerateRequest, on_event: OnEvent, deadline_s: float | None
     ) -> Generated:
-        """At least one picture, or an error. A backend that swallows its cancellation is put right here."""
-        task = asyncio.current_task()
-        assert task is not None
-        cancelled_before = task.cancelling()
-        try:
-            with _Edge(self.name, GenerateError):
-                generated = await self._made().generate(request, on_event, deadline_s)
-        except RouterError:
-            if task.cancelling() > cancelled_before:  # whatever a stopped backend makes of it
-                raise asyncio.CancelledError from None
-            raise
-        if task.cancelling() > cancelled_before:
-            raise asyncio.CancelledError
-        self._check(generated)
+        """At least one picture, or an error."""
+        with _Edge(self.name, GenerateError):
+            generated = await self._made().generate(request, on_event, deadline_s)
+        if not any([picture.image for picture in generated.pictures]):
+            errors = [picture.error for picture in generated.pictures if picture.error is not None]
+            raise errors[0] if errors else GenerateError("It made no picture.", instance=self.name)
         return generated
-
-    def _check(self, generated: Generated) -> None:
-        if any(picture.image is not None for picture in generated.pictures):
-            return
-        errors = [picture.error for picture in generated.pictures if picture.error is not None]
-        raise errors[0] if errors else GenerateError("It made no picture.", instance=self.name)
 
     def _made(self) -> Backend:
         if self._backend is None:
@@ -152,8 +138,6 @@ class Instance:
 
     def __repr__(self) -> str:
         return f"<Instance {self.name!r} {self.config.backend}, {self.breaker.state.value}>"
-
-
 
 
 class _Edge:

@@ -6,10 +6,9 @@ import asyncio
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from router.capabilities import rows_of
 from router.errors import BackendError, RouterError
 from router.request import GenerateRequest
-from router.slot import Slot, State, work_of
+from router.slot import Slot, State, steps_of
 from router.types import Loading, OnEvent, Queued, Timings, ignore_event
 
 if TYPE_CHECKING:
@@ -26,32 +25,31 @@ class Lease:
         "admitted",
         "admitted_at",
         "arrival",
+        "bytes",
         "created_at",
         "device",
         "ended_at",
         "loaded_at",
         "overtaken",
-        "promised_bytes",
         "request",
         "slot",
         "work",
-        "workspace_bytes",
     )
 
-    def __init__(self, pool: Pool, slot: Slot, request: GenerateRequest, on_event: OnEvent) -> None:
-        assert request.height is not None
-        assert request.width is not None
+    def __init__(
+        self, pool: Pool, slot: Slot, request: GenerateRequest, on_event: OnEvent, *, rows: int, bytes: int
+    ) -> None:
         self._pool = pool
         self._on_event = on_event
         self._turn: asyncio.Future[None] | None = None
         self.slot = slot
         self.request = request
-        self.work = work_of(request)
-        rows = rows_of(request) * request.num_images_per_prompt
-        rows = min(rows, slot.instance.config.row_limit or rows)
-        self.workspace_bytes = slot.footprint.workspace_bytes(request.height, request.width, rows)
+        self.work = rows * steps_of(request)
+        """Rows times steps, the unit of `Pace.work_s`."""
+        self.bytes = bytes
+        """Workspace: promised from admission to the end."""
         self.device = ""
-        self.promised_bytes = 0
+        """Where they are promised."""
         self.arrival = 0
         self.overtaken = 0
         """How many younger requests were admitted while this one waited for bytes."""
@@ -116,8 +114,8 @@ class Lease:
 
     # Called by the pool, in the middle of its decision: nothing here may call back or raise.
 
-    def admit(self) -> None:
-        self.admitted = True
+    def admit(self, device: str) -> None:
+        self.admitted, self.device = True, device
         self.admitted_at = self._pool.clock()
         if self._turn is not None and not self._turn.done():
             self._turn.set_result(None)

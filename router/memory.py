@@ -39,11 +39,14 @@ class MemoryLedger:
     def fits(self, device: str, needed_bytes: int) -> bool:
         return self.shortage_bytes(device, needed_bytes) == 0
 
-    def promise(self, device: str, needed_bytes: int) -> None:
-        """Ask `fits` first: a promise that cannot be kept is a mistake in the house."""
-        if not self.fits(device, needed_bytes):
-            raise ValueError(f"{needed_bytes} bytes do not fit on {device}: {self!r}")
-        self._promised[device] = self._promised.get(device, 0) + needed_bytes
+    def promise(self, device: str, needed_bytes: int) -> bool:
+        """Promise the bytes if they fit; else nothing is promised."""
+        promised = self._promised.get(device, 0) + needed_bytes
+        budget = self._budgets.get(device)
+        if budget is not None and promised > budget:
+            return False
+        self._promised[device] = promised
+        return True
 
     def release(self, device: str, promised_bytes: int) -> None:
         left = self._promised.get(device, 0) - promised_bytes

@@ -15,7 +15,7 @@ from router.instance import Instance
 from router.lease import Lease
 from router.memory import MemoryLedger
 from router.request import GenerateRequest
-from router.slot import Slot, State
+from router.slot import Slot, State, rows_in
 from router.types import OnEvent
 
 log = logging.getLogger("router")
@@ -60,7 +60,10 @@ class Pool:
 
         Entering raises `QueueFullError` where too many wait already, and what loading raised.
         """
-        return Lease(self, self._slots[instance], request, on_event)
+        slot, rows = self._slots[instance], rows_in(request)
+        return Lease(
+            self, slot, request, on_event, rows=rows, bytes=self._workspace_bytes(slot, request, rows)
+        )
 
     # What a lease asks for.
 
@@ -68,9 +71,7 @@ class Pool:
         """Admit the request or put it into the queue of its instance. Raises `QueueFullError`."""
         self._check_open()
         slot = lease.slot
-        fits = slot.state is State.READY and not self._waiting
-        if fits and slot.running < self._limits.concurrency and self._fits(lease):
-            self._admit(lease)
+        if slot.state is State.READY and not self._waiting and self._has_place(slot) and self._admit(lease):
             return
         self._arrivals += 1
         lease.arrival = self._arrivals
@@ -88,7 +89,7 @@ class Pool:
             slot.running -= 1
             slot.running_work -= lease.work
             slot.last_used = self.clock()
-            self._ledger.release(lease.device, lease.promised_bytes)
+            self._ledger.release(lease.device, lease.bytes)
         elif lease in slot.waiting:
             self._drop(lease)
         if self._waiting:
@@ -151,38 +152,44 @@ class Pool:
         return decision
 
     def _has_turn(self, slot: Slot) -> bool:
-        places = self._limits.concurrency - slot.running
-        return bool(slot.waiting) and places > 0 and slot.state is not State.UNLOADING
+        return bool(slot.waiting) and self._has_place(slot) and slot.state is not State.UNLOADING
+
+    def _has_place(self, slot: Slot) -> bool:
+        return slot.running < self._limits.concurrency
 
     def _may_overtake(self, lease: Lease, oldest: Lease) -> bool:
-        return (
-            lease.slot.is_loaded and oldest.overtaken < self._limits.concurrency and self._fits(lease)
-        )
+        return lease.slot.is_loaded and oldest.overtaken < self._limits.concurrency and self._fits(lease)
 
     def _fits(self, lease: Lease) -> bool:
         return self._ledger.fits(lease.slot.device, self._needed_bytes(lease))
 
     def _needed_bytes(self, lease: Lease) -> int:
         """What must be promised now: the workspace, and the weights if they are not yet."""
-        weights = 0 if lease.slot.is_loaded else lease.slot.footprint.weights_bytes
-        return self._workspace_bytes(lease) + weights
-
-    def _workspace_bytes(self, lease: Lease) -> int:
-        """All pictures at once, or what the device has for them: a lane splits what is more."""
         slot = lease.slot
+        return lease.bytes if slot.is_loaded else lease.bytes + slot.footprint.weights_bytes
+
+    def _workspace_bytes(self, slot: Slot, request: GenerateRequest, rows: int) -> int:
+        """For all pictures at once, or what the device has for them: a lane splits what is more."""
+        assert request.height is not None
+        assert request.width is not None
+        footprint, row_limit = slot.footprint, slot.instance.config.row_limit
+        rows = rows if row_limit is None else min(rows, row_limit)
+        wanted = footprint.workspace_bytes(request.height, request.width, rows)
         budget = self._ledger.budget_bytes(slot.device)
         if budget is None:
-            return lease.workspace_bytes
-        weights = slot.weights_bytes if slot.is_loaded else slot.footprint.weights_bytes
-        return min(lease.workspace_bytes, max(0, budget - weights))
+            return wanted
+        return min(wanted, max(0, budget - (slot.weights_bytes or footprint.weights_bytes)))
 
-    def _admit(self, lease: Lease) -> None:
+    def _admit(self, lease: Lease) -> bool:
+        """Give the request its place and its bytes, if these fit."""
         slot = lease.slot
-        lease.device, lease.promised_bytes = slot.device, self._workspace_bytes(lease)
-        self._ledger.promise(lease.device, lease.promised_bytes)
+        device = slot.device
+        if not self._ledger.promise(device, lease.bytes):
+            return False
         slot.running += 1
         slot.running_work += lease.work
-        lease.admit()
+        lease.admit(device)
+        return True
 
     def _begin_load(self, slot: Slot, decision: _Decision) -> None:
         slot.state = State.LOADING

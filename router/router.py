@@ -14,6 +14,7 @@ from router import images, registry
 from router.breaker import Clock
 from router.catalogue import Catalogue, Resolve, wait_for_probes
 from router.config import RouterConfig
+from router.deadline import Deadline
 from router.errors import (
     BackendError,
     DeadlineExceededError,
@@ -87,12 +88,12 @@ class BackendRouter:
         to come again later, `DeadlineExceededError`, and `BackendError` when every candidate failed.
         Where some of several pictures failed, the others are returned with the errors of those.
         """
-        self._check_usable()
-        task = asyncio.current_task()
-        assert task is not None
+        task = self._current_task()
         self._tasks.add(task)
         try:
-            result = await self._generate(await _as_request(request, fields), on_event)
+            if request is None or fields:
+                request = await _as_request(request, fields)
+            result = await self._generate(request, on_event, task)
         except (asyncio.CancelledError, RequestCancelledError):
             self._cancelled += 1
             raise
@@ -120,9 +121,9 @@ class BackendRouter:
 
         Where nobody can serve it, `candidates` is empty and `rejections` says why.
         """
-        self._check_usable()
+        task = self._current_task()
         request = await _as_request(request, fields)
-        return await self._route(request, self._catalogue.find(request.model), None)
+        return await self._route(request, self._catalogue.find(request.model), Deadline(task, None))
 
     async def cancel_requests(self) -> None:
         """Cancel every request in progress and wait until the work on it has ended."""
@@ -133,7 +134,7 @@ class BackendRouter:
 
     async def probe(self) -> tuple[InstanceStatus, ...]:
         """Ask every instance now what it can do, and say how each one stands."""
-        self._check_usable()
+        self._current_task()
         await asyncio.wait([instance.probe() for instance in self._catalogue.instances.values()])
         return self.instances()
 
@@ -154,22 +155,23 @@ class BackendRouter:
             promised_bytes={device: ledger.promised_bytes(device) for device in ledger.devices()},
         )
 
-    async def _generate(self, request: GenerateRequest, on_event: OnEvent) -> GenerateResult:
-        deadline_s = request.deadline_s or self.config.deadline_s
-        deadline_at = None if deadline_s is None else asyncio.get_running_loop().time() + deadline_s
+    async def _generate(
+        self, request: GenerateRequest, on_event: OnEvent, task: asyncio.Task[Any]
+    ) -> GenerateResult:
+        deadline = Deadline(task, request.deadline_s or self.config.deadline_s)
         model = self._catalogue.find(request.model)
-        route = await self._route(request, model, deadline_at)
+        route = await self._route(request, model, deadline)
         if not route.candidates:
             raise (model.sole_error() or route.refusal()).with_traceback(None)
-        return await self._serve(route, model, on_event, deadline_at)
+        return await self._serve(route, model, on_event, deadline)
 
-    async def _route(self, request: GenerateRequest, model: ServedModel, deadline_at: float | None) -> Route:
+    async def _route(self, request: GenerateRequest, model: ServedModel, deadline: Deadline) -> Route:
         """Probes are waited for where nothing is known yet, or where nobody else could serve."""
         if model.view is None:
-            await wait_for_probes(model, deadline_at)
+            await wait_for_probes(model, deadline.left_s())
         route = self._choose(request, model)
         if (not route.candidates or model.config_error) and model.begin_probes():
-            await wait_for_probes(model, deadline_at)
+            await wait_for_probes(model, deadline.left_s())
             route = self._choose(request, model)
         if model.config_error is not None:
             raise model.config_error.with_traceback(None)
@@ -181,7 +183,7 @@ class BackendRouter:
             request,
             model.view,
             self.config.limits,
-            seed=secrets.randbits(32),
+            seed=secrets.randbits(32) if request.seed is None else request.seed,
             unavailable=model.unavailable(),
             predict=self._predict if model.config.policy == "fastest" else None,
         )
@@ -190,7 +192,7 @@ class BackendRouter:
         return self._pool.slot(instance).predicted_s(request)
 
     async def _serve(
-        self, route: Route, model: ServedModel, on_event: OnEvent, deadline_at: float | None
+        self, route: Route, model: ServedModel, on_event: OnEvent, deadline: Deadline
     ) -> GenerateResult:
         """Try the candidates in turn, all with the same effective request."""
         candidates = [model.instances[name] for name in route.candidates]
@@ -199,7 +201,7 @@ class BackendRouter:
             for instance in failover:
                 lease = self._pool.lease(instance.name, route.request, on_event)
                 try:
-                    generated = await _attempt(lease, on_event, deadline_at)
+                    generated = await _attempt(lease, on_event, deadline)
                 except (BackendError, OverloadedError) as exc:
                     failover.failed(lease, exc)
                 else:
@@ -209,22 +211,25 @@ class BackendRouter:
         finally:
             failover.settle(route.request)
 
-    def _check_usable(self) -> None:
-        if self._loop is None:
+    def _current_task(self) -> asyncio.Task[Any]:
+        """The task that asks, if this router can be used in it."""
+        task = asyncio.current_task()
+        if self._loop is None or task is None:
             raise RouterError("Enter the router first: `async with BackendRouter(...) as router`.")
-        if asyncio.get_running_loop() is not self._loop:
+        if task.get_loop() is not self._loop:
             raise RouterError("This router belongs to another event loop; use it there, or make one here.")
         if self._closed:
             raise RouterError("The router is closed; make a new BackendRouter.")
+        return task
 
 
-async def _attempt(lease: Lease, on_event: OnEvent, deadline_at: float | None) -> Generated:
+async def _attempt(lease: Lease, on_event: OnEvent, deadline: Deadline) -> Generated:
     """One try on one instance; ends, also by cancel or deadline, when the work has ended."""
-    loop, instance = asyncio.get_running_loop(), lease.slot.instance
+    instance = lease.slot.instance
     try:
-        async with asyncio.timeout_at(deadline_at), lease:
-            deadline_s = None if deadline_at is None else deadline_at - loop.time()
-            return await instance.generate(lease.request, on_event, deadline_s)
+        with deadline:
+            async with lease:
+                return await instance.generate(lease.request, on_event, deadline.left_s())
     except TimeoutError as exc:
         raise DeadlineExceededError(
             f"The deadline passed while the request was {lease.stage} ({instance.name});"
@@ -256,11 +261,12 @@ async def _as_request(request: GenerateRequest | None, fields: Mapping[str, Any]
                 f"Give a whole request or its fields, not both: {', '.join(fields)} came beside a request."
             )
         return request
-    pictures = {param: fields[param] for param in ("image", "mask_image") if param in fields}
-    for param, picture in pictures.items():
+    for param in ("image", "mask_image"):
+        picture = fields.get(param)
         if picture is not None and not isinstance(picture, RawImage):
-            pictures[param] = await asyncio.to_thread(images.to_raw_image, picture, param=param)
-    return GenerateRequest.of(**{**fields, **pictures})
+            raw = await asyncio.to_thread(images.to_raw_image, picture, param=param)
+            fields = {**fields, param: raw}
+    return GenerateRequest.of(**fields)
 
 
 def _load_config() -> RouterConfig:

@@ -91,9 +91,9 @@ class Slot:
         """Seconds until one more request would be done; 0 where nothing was measured yet."""
         if self.pace.work_s is None:
             return 0.0
-        work = self.running_work + sum(lease.work for lease in self.waiting) + work_of(request)
+        work = self.running_work + sum(lease.work for lease in self.waiting)
         load_s = 0.0 if self.state is State.READY else self.pace.load_s or 0.0
-        return load_s + self.pace.work_s * work
+        return load_s + self.pace.work_s * (work + rows_in(request) * steps_of(request))
 
     def status(self) -> InstanceStatus:
         instance = self.instance
@@ -117,6 +117,10 @@ class Slot:
         return f"<Slot {self.name!r} {self.state.value}, {self.running} running, {len(self.waiting)} waiting>"
 
 
-def work_of(request: GenerateRequest) -> int:
-    """Rows times steps: what one request costs, in the unit of `Pace.work_s`."""
-    return rows_of(request) * request.num_images_per_prompt * (request.num_inference_steps or 1)
+def rows_in(request: GenerateRequest) -> int:
+    """Rows of all pictures of an effective request."""
+    return rows_of(request) * request.num_images_per_prompt
+
+
+def steps_of(request: GenerateRequest) -> int:
+    return request.num_inference_steps or 1
