@@ -18,7 +18,7 @@ from router.types import Event, GenerateResult, OnEvent, ignore_event
 
 T = TypeVar("T")
 
-_EXIT_LIMIT_S = 10.0
+_END_LIMIT_S = 10.0
 
 
 class DefaultRouter:
@@ -83,11 +83,19 @@ class DefaultRouter:
                 last.close()
                 return
             with contextlib.suppress(TimeoutError):
-                asyncio.run_coroutine_threadsafe(last, self._loop).result(_EXIT_LIMIT_S)
+                asyncio.run_coroutine_threadsafe(_last_of_all(last), self._loop).result(_END_LIMIT_S)
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join()
             self._loop.close()
             self._loop = self._thread = None
+
+
+async def _last_of_all(last: Coroutine[Any, Any, None]) -> None:
+    await last
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
 
 
 _DEFAULT = DefaultRouter()

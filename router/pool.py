@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from router.breaker import Clock
 from router.config import Limits
-from router.errors import BackendError, QueueFullError, RouterError
+from router.errors import BackendError, MemoryBudgetError, QueueFullError, RouterError
 from router.instance import Instance
 from router.lease import Lease
 from router.memory import MemoryLedger
@@ -73,6 +73,7 @@ class Pool:
         slot = lease.slot
         if slot.state is State.READY and not self._waiting and self._has_place(slot) and self._admit(lease):
             return
+        self._check_possible(lease)
         self._arrivals += 1
         lease.arrival = self._arrivals
         slot.waiting.append(lease)
@@ -94,17 +95,21 @@ class Pool:
             self._drop(lease)
         if self._waiting:
             self._turn()
-        if self._closing:
-            self._wake()
+        self._wake()
+
+    async def idle(self) -> None:
+        """Wait until nothing runs, loads or unloads."""
+        while any(slot.is_busy for slot in self._slots.values()):
+            if self._changed is None or self._changed.done():
+                self._changed = asyncio.get_running_loop().create_future()
+            await asyncio.shield(self._changed)
 
     async def close(self) -> None:
         """Refuse what waits, let what runs come to its end, and unload everything."""
         self._closing = True
         for slot in self._slots.values():
             self._refuse_waiting(slot, RouterError("The router is closed; no new request is served."))
-        while any(slot.is_busy for slot in self._slots.values()):
-            self._changed = asyncio.get_running_loop().create_future()
-            await self._changed
+        await self.idle()
         await asyncio.gather(*[self._unload(slot) for slot in self._slots.values() if slot.is_idle])
 
     # The decision.
@@ -281,6 +286,15 @@ class Pool:
             f"{waiting} requests wait for {slot.name}, which is as many as may wait; come again {again}.",
             retry_after_s=retry_after_s,
         )
+
+    def _check_possible(self, lease: Lease) -> None:
+        """What no eviction makes room for would wait for ever, and everything younger behind it."""
+        slot = lease.slot
+        budget, weights = self._ledger.budget_bytes(slot.device), slot.footprint.weights_bytes
+        if budget is not None and weights > budget:
+            raise MemoryBudgetError(
+                f"{slot.name} needs {weights:,} bytes on {slot.device}, where {budget:,} may be promised."
+            )
 
     def _check_open(self) -> None:
         if self._closing:

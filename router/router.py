@@ -129,8 +129,7 @@ class BackendRouter:
         """Cancel every request in progress and wait until the work on it has ended."""
         for task in self._tasks:
             task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+        await self._pool.idle()
 
     async def probe(self) -> tuple[InstanceStatus, ...]:
         """Ask every instance now what it can do, and say how each one stands."""

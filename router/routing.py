@@ -85,10 +85,11 @@ def choose_route(
     request = effective(request, model, seed)
     check_limits(request, limits)
     too_large = beyond_size_limits(request, limits)
-    if too_large and "size" not in request.allow_adjustments:
+    may_resize = request.image is None and "size" in request.allow_adjustments  # nobody resizes pictures
+    if too_large and not may_resize:
         raise too_large
     route = _judge(request, model, unavailable, predict)
-    if "size" in request.allow_adjustments and (too_large or not route.candidates):
+    if may_resize and (too_large or not route.candidates):
         route = _with_nearest_size(route, model, limits, unavailable, predict)
         if too_large and not route.adjustments:
             raise too_large
@@ -97,19 +98,16 @@ def choose_route(
 
 def effective(request: GenerateRequest, model: ModelView, seed: int) -> GenerateRequest:
     """The request with everything filled in that it leaves open; nothing that it says is changed."""
-    filled: dict[str, Any] = {"model": model.name}
-    if request.seed is None:
-        filled["seed"] = seed
-    image, fills = request.image, model.fills
-    for field, value in fills.items():
-        if getattr(request, field) is None:
-            filled[field] = value
-    if image is None:
+    filled = {field: value for field, value in model.fills.items() if getattr(request, field) is None}
+    if request.image is None:
         filled.pop("strength", None)
-    elif fills:
-        filled |= {side: getattr(image, side) for side in ("height", "width") if side in filled}
+    else:
+        filled |= {side: getattr(request.image, side) for side in ("height", "width") if side in filled}
     if "negative_prompt" in filled and not _guided(request, filled):
         del filled["negative_prompt"]
+    filled["model"] = model.name
+    if request.seed is None:
+        filled["seed"] = seed
     return request.model_copy(update=filled)
 
 
