@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -97,6 +98,12 @@ class Capabilities:
             yield "`true_cfg_scale` is not a parameter of this model; use `guidance_scale`."
         if request.negative_prompt is not None:
             yield from self._negative_prompt_reasons(request)
+        steps, strength = request.num_inference_steps, request.strength
+        if steps is not None and strength is not None and int(steps * strength) < 1:
+            yield (
+                f"`strength` {strength} leaves none of the {steps} `num_inference_steps` to do;"
+                f" it must be at least {math.ceil(1000 / steps) / 1000}."
+            )
 
     def _feature_reasons(self, request: GenerateRequest) -> Iterator[str]:
         if request.scheduler is not None and scheduler_name(request.scheduler) not in self.schedulers:

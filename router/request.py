@@ -139,6 +139,14 @@ def _check_pictures(request: GenerateRequest) -> None:
             " (height x width); make them the same size.",
             param="mask_image",
         )
+    for field in ("height", "width"):
+        side = getattr(request, field)
+        if image and side not in (None, getattr(image, field)):
+            raise InvalidRequestError(
+                f"`{field}` is {side}, but the picture in `image` is {image.height}x{image.width}"
+                f" (height x width); leave `{field}` out, or resize the picture first.",
+                param=field,
+            )
 
 
 _MUST = {

@@ -25,7 +25,7 @@ GENERAL = Capabilities(
     loras=("ink",),
 )
 PROFILE = ShapeProfile(name="512x768-fp16", height=512, width=768, dtype="float16", row_buckets=(2, 8))
-PICTURE = RawImage(64, 64, bytes(64 * 64 * 3))
+PICTURE = RawImage(512, 512, bytes(512 * 512 * 3))
 
 
 def effective(**fields: object) -> GenerateRequest:
@@ -57,6 +57,11 @@ def test_what_it_can_do_has_no_reason_against_it():
         ({}, {"scheduler": "LCM"}, "it has no scheduler 'LCM'; it has DDIM, EulerDiscrete."),
         ({"schedulers": ()}, {"scheduler": "LCM"}, "it has no scheduler 'LCM'; it has none."),
         ({}, {"loras": ({"name": "oil"},)}, "it has no LoRA 'oil'; it has ink."),
+        (
+            {"tasks": frozenset({"image-to-image"})},
+            {"image": PICTURE, "strength": 0.04},
+            "`strength` 0.04 leaves none of the 20 `num_inference_steps` to do; it must be at least 0.05.",
+        ),
         (
             {},
             {"true_cfg_scale": 2},

@@ -152,12 +152,12 @@ def test_edges_are_accepted():
         num_inference_steps=1,
         guidance_scale=0,
         seed=MAX_SEED,
-        strength=0,
-        image=PICTURE,
         loras=({"name": "ink", "weight": -1},),
     )
     assert request.loras == (LoraRequest(name="ink", weight=-1.0),)
     assert request.seeds == (MAX_SEED,)
+    for strength in (0, 1):
+        assert GenerateRequest.of(image=PICTURE, strength=strength).strength == strength
 
 
 def test_pictures_are_carried_raw_however_they_came():
@@ -177,3 +177,16 @@ def test_a_request_is_frozen():
     request = GenerateRequest.of(prompt="a circle")
     with pytest.raises(ValueError, match="frozen"):
         request.prompt = "a square"
+
+
+@pytest.mark.parametrize("field", ["height", "width"])
+def test_a_size_that_is_not_the_pictures_is_refused_and_not_ignored(field: str) -> None:
+    image = RawImage(16, 24, bytes(16 * 24 * 3))
+    with pytest.raises(
+        InvalidRequestError, match=f"`{field}` is 32, but the picture in `image` is 16x24"
+    ) as caught:
+        GenerateRequest.of(prompt="a red circle", image=image, **{field: 32})
+    assert caught.value.param == field
+    assert (
+        GenerateRequest.of(prompt="a red circle", image=image, height=16, width=24).task == "image-to-image"
+    )
