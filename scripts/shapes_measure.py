@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from router.errors import RouterError
 from scripts.shapes_check import judge
 from scripts.shapes_draw import Pixels, draw
 from scripts.shapes_paint import SOURCE, paint
@@ -59,8 +60,14 @@ def score(asked: Iterable[Scene], pictures: Iterable[Pixels]) -> Scores:
 
 
 def main() -> None:
-    """Measures and prints a table, or JSON."""
-    options = _options()
+    """Measures and prints a table, or JSON; an error of the router is one sentence."""
+    try:
+        measure(_options())
+    except RouterError as exc:
+        raise SystemExit(str(exc)) from exc
+
+
+def measure(options: argparse.Namespace) -> None:
     asked = list(enumerate(scenes()))[:: options.every]
     columns = {TRUTH: score([scene for _, scene in asked], (draw(scene, seed) for seed, scene in asked))}
     seconds: dict[str, float] = {}
@@ -79,13 +86,19 @@ def main() -> None:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/measure_default_model", description=__doc__)
     parser.add_argument("--steps", type=int, nargs="+", default=[20, 8], help="step counts, one run each")
-    parser.add_argument("--every", type=int, default=1, help="only every N-th of the 500 prompts")
+    parser.add_argument("--every", type=_count, default=1, help="only every N-th of the 500 prompts")
     parser.add_argument("--backend", default="diffusers", help="the backend that makes the pictures")
     parser.add_argument(
         "--source", default=SOURCE, help="the model: folder, hub id or server, as in the config"
     )
     parser.add_argument("--json", action="store_true", help="JSON instead of a table")
     return parser.parse_args()
+
+
+def _count(text: str) -> int:
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"it is {number}, but must be at least 1")
+    return number
 
 
 def _report(

@@ -11,6 +11,7 @@ import pytest
 from scripts.shapes_check import judge, look, recognise
 from scripts.shapes_draw import PALETTE, SIDE, Pixels, Pose, coverage, draw
 from scripts.shapes_measure import Score, score
+from scripts.shapes_paint import paint
 from scripts.shapes_prompts import COLOURS, PLACES, SHAPES, Scene, Thing, scenes
 
 RED_CIRCLE = Scene("one", "a red circle on a white background", "white", (Thing("red", "circle"),))
@@ -132,6 +133,15 @@ def test_intervals_are_wilson_s() -> None:
     assert Score(81, 263).interval == pytest.approx((0.2553, 0.3662), abs=1e-4)
     assert Score(15, 148).interval == pytest.approx((0.0624, 0.1605), abs=1e-4)
     assert Score(0, 20).interval == pytest.approx((0.0, 0.1611), abs=1e-4)
+
+
+def test_pictures_are_made_through_the_router() -> None:
+    asked = list(enumerate(scenes()))[::60]
+    pictures = paint(asked, steps=1, backend="fake", source="")
+    assert {pixels.shape for pixels in pictures} == {(SIDE, SIDE, 3)}
+    scores = score([scene for _, scene in asked], pictures)
+    assert {kind for kind, _ in scores} == {"one", "place", "two"}
+    assert not any(scores[kind, "all"].hits for kind, _ in scores)
 
 
 def _soft(pixels: Pixels) -> Pixels:
