@@ -21,12 +21,12 @@ WEIGHTS = 1_000
 
 
 async def pool_of(
-    *doubles: Double, budget: int | None = None, clock: Callable[[], float] = Clock(), **limits: int
+    *doubles: Double, budget: int | None = None, clock: Callable[[], float] | None = None, **limits: int
 ) -> Pool:
     instances = [instance_of(double, budget) for double in doubles]
     await asyncio.gather(*[instance.probe() for instance in instances])
     ledger = MemoryLedger({} if budget is None else {"gpu": budget})
-    return Pool(instances, Limits(**limits), ledger, clock)
+    return Pool(instances, Limits(**limits), ledger, clock or Clock())
 
 
 def instance_of(double: Double, budget: int | None) -> Instance:

@@ -143,7 +143,7 @@ async def test_what_a_strange_backend_raises_is_an_error_of_the_house() -> None:
 
 async def test_an_unknown_model_is_told_with_the_known_ones() -> None:
     async with router_of(Double()) as router:
-        with pytest.raises(ModelNotFoundError, match="'x'.* m"):
+        with pytest.raises(ModelNotFoundError, match=r"'x'.* m"):
             await router.generate(prompt="a", model="x")
 
 
@@ -786,7 +786,7 @@ async def test_the_fake_serves_many_at_once_in_common_ticks() -> None:
 async def test_the_fake_stops_at_its_next_step_when_cancelled() -> None:
     async with BackendRouter(fake_config(step_s=0.005)) as router:
         task = begin(router, num_inference_steps=150)
-        while not (router.statistics().lanes and router.statistics().lanes["cpu"].ticks):
+        while not (lanes := router.statistics().lanes) or not lanes["cpu"].ticks:  # noqa: ASYNC110 -- a thread's
             await asyncio.sleep(0.002)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
