@@ -101,7 +101,8 @@ class Gathering:
     ) -> None:
         self.row_limit = min(row_limit, max(row_buckets)) if row_buckets else row_limit
         self._row_buckets = sorted(row_buckets)
-        self._function = compiled or (module if method == "forward" else getattr(module, method))
+        plain = module if method == "forward" else getattr(module, method)
+        self._function = plain if compiled is None else compiled
         self._names = tuple(inspect.signature(getattr(module, method)).parameters)
         self._batched = BATCHED.get(type(module).__name__, frozenset())
         self._unused = UNUSED.get(type(module).__name__, frozenset())

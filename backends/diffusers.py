@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +24,8 @@ from router.backend import Lanes
 from router.capabilities import Capabilities
 from router.config import InstanceConfig
 from router.errors import ConfigError, LoadError
+
+_LOG = logging.getLogger("router.backends")
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -74,6 +77,7 @@ class DiffusersBackend(PipelineBackend):
         try:
             await super().load()
         except (OSError, ValueError, RuntimeError, ImportError) as exc:
+            _LOG.warning("%s could not load its model", self.name, exc_info=exc)
             raise LoadError(
                 f"{self.name} could not load its model ({type(exc).__name__}); see its log.",
                 instance=self.name,
@@ -86,7 +90,8 @@ class DiffusersBackend(PipelineBackend):
     def _describe(self, device: str, dtype: torch.dtype) -> Capabilities:
         self._folder = ModelFolder(self._find(), self.name)
         self._folder.check()
-        self._device, self._dtype = device, dtype
+        # `cpu:0` and `cpu:1` are two lanes on the one CPU that torch knows.
+        self._device, self._dtype = "cpu" if device.startswith("cpu") else device, dtype
         return _describe.capabilities(self._folder, self.options, device, dtype)
 
     def _find(self) -> Path:
@@ -190,8 +195,8 @@ def _device(instance: InstanceConfig) -> str:
         raise ConfigError(
             f"{instance.name}: `device` is {instance.device!r}; use `auto`, `cpu`, `cuda:0` or `mps`."
         ) from exc
-    there = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
-    if (device.index or 0) >= there.get(device.type, 1):
+    there = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
+    if device.type != "cpu" and (device.index or 0) >= there.get(device.type, 0):
         raise ConfigError(
             f"{instance.name}: `device` is {instance.device!r}, which this machine has not; use `auto`."
         )

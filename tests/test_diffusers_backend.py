@@ -132,6 +132,13 @@ async def test_bfloat16_starts_from_the_same_noise(folder: Path, lanes: Lanes) -
     assert (made[0] - made[1]).abs().mean() < 4
 
 
+async def test_two_lanes_on_one_cpu_make_the_same_picture(folder: Path, lanes: Lanes) -> None:
+    first, second = [await loaded(lanes, folder, device=device) for device in ("cpu:0", "cpu:1")]
+    assert first.lane is not second.lane
+    made = await asyncio.gather(generate(first), generate(second))
+    assert made[0].pictures[0].image == made[1].pictures[0].image
+
+
 # What it refuses.
 
 

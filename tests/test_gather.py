@@ -128,6 +128,21 @@ def test_a_single_call_runs_with_the_very_arguments_it_was_given() -> None:
     assert seen[0]["timestep"] is timestep
 
 
+def test_a_compiled_module_runs_in_the_modules_place(model: UNet2DConditionModel) -> None:
+    class Compiled:
+        """As `torch.compile` makes them: asking for the truth of one raises."""
+
+        def __call__(self, **values: Any) -> Any:
+            return ("compiled",)
+
+        def __len__(self) -> int:
+            raise TypeError
+
+    gathering = Gathering(model, row_limit=16, compiled=Compiled())
+    assert gathering([call(gathering, **rows(2), timestep=1)]) == [("compiled",)]
+    assert model.rows == []
+
+
 def test_more_rows_than_the_limit_run_in_slices(model: UNet2DConditionModel) -> None:
     gathering = Gathering(model, row_limit=2)
     values = {"sample": torch.arange(5.0).reshape(5, 1, 1, 1), "encoder_hidden_states": torch.zeros(5, 1, 1)}
