@@ -58,7 +58,7 @@ class Breaker:
 
     def succeeded(self) -> None:
         """A request was served. One that began before the breaker opened does not close it."""
-        if self._failures and not self.is_open:
+        if self._failures:
             self._failures = 0
             self._half_open = False
             self._seen.clear()

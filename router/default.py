@@ -10,15 +10,17 @@ import threading
 from collections.abc import AsyncIterator, Coroutine, Mapping
 from typing import Any, TypeVar
 
-from router.errors import RouterError
+from router.errors import RequestCancelledError, RouterError
 from router.events import follow
 from router.request import GenerateRequest
 from router.router import BackendRouter
+from router.statistics import RouterStatistics
 from router.types import Event, GenerateResult, OnEvent, ignore_event
 
 T = TypeVar("T")
 
 _END_LIMIT_S = 10.0
+_CLOSED = "The default router was closed before the picture was ready."
 
 
 class DefaultRouter:
@@ -36,6 +38,9 @@ class DefaultRouter:
     ) -> concurrent.futures.Future[GenerateResult]:
         """Start a request; `on_event` is called on the default router's own loop."""
         return asyncio.run_coroutine_threadsafe(self._generate(request, fields, on_event), self._started())
+
+    def statistics(self) -> RouterStatistics | None:
+        return self._router.statistics() if self._router else None
 
     def close(self) -> None:
         """Stop what runs, unload everything and end the thread. The next request starts anew."""
@@ -61,7 +66,7 @@ class DefaultRouter:
     def _started(self) -> asyncio.AbstractEventLoop:
         with self._starting:
             if self._loop is None:
-                self._loop = asyncio.new_event_loop()
+                self._loop, self._entering = asyncio.new_event_loop(), asyncio.Lock()
                 self._thread = threading.Thread(target=self._loop.run_forever, name="router", daemon=True)
                 self._thread.start()
             return self._loop
@@ -108,7 +113,15 @@ async def generate(request: GenerateRequest | None = None, /, **fields: Any) -> 
     Works from any event loop, and from one after the other: the model stays loaded. Cancelling it
     stops the work, which ends shortly after.
     """
-    return await asyncio.wrap_future(_DEFAULT.begin(request, fields))
+    task = asyncio.current_task()
+    assert task is not None
+    cancelled_before = task.cancelling()
+    try:
+        return await asyncio.wrap_future(_DEFAULT.begin(request, fields))
+    except asyncio.CancelledError:
+        if task.cancelling() == cancelled_before:
+            raise RequestCancelledError(_CLOSED) from None
+        raise
 
 
 def stream(request: GenerateRequest | None = None, /, **fields: Any) -> AsyncIterator[Event]:
@@ -137,9 +150,16 @@ def generate_sync(request: GenerateRequest | None = None, /, **fields: Any) -> G
     future = _DEFAULT.begin(request, fields)
     try:
         return future.result()
+    except concurrent.futures.CancelledError:
+        raise RequestCancelledError(_CLOSED) from None
     except BaseException:  # Ctrl-C: nobody waits for the picture any more
         future.cancel()
         raise
+
+
+def statistics() -> RouterStatistics | None:
+    """Those of the default router; `None` while there is none."""
+    return _DEFAULT.statistics()
 
 
 def close() -> None:

@@ -47,6 +47,8 @@ def test_a_success_begins_the_row_anew(breaker: Breaker) -> None:
     breaker.succeeded()
     fail(breaker, 1, 2)
     assert not breaker.is_open
+    fail(breaker, 3)
+    assert breaker.is_open, "what failed in an earlier row counts again"
 
 
 def test_a_request_that_began_before_does_not_close_an_open_breaker(breaker: Breaker) -> None:

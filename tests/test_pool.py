@@ -361,6 +361,21 @@ async def test_requests_for_a_loaded_instance_overtake_only_so_often() -> None:
     assert behind.inside
 
 
+async def test_no_younger_request_begins_a_load_while_an_older_one_waits_for_bytes() -> None:
+    """The small one would hold what the large one waits for."""
+    a, large = Double("a"), Double("large", footprint=Footprint(2_000, 1, 0))
+    small = Double("small", footprint=Footprint(100, 1, 0))
+    pool = await pool_of(a, large, small, budget=2_000 + 2 * PIXELS)
+    (running,) = await callers(pool, "a")
+    (first,) = await callers(pool, "large")
+    (second,) = await callers(pool, "small")
+    assert "load" not in small.calls
+    await running.end()
+    assert first.inside
+    await first.end()
+    assert second.inside
+
+
 async def test_a_cancelled_wait_for_bytes_lets_the_others_on() -> None:
     a, b = Double("a"), Double("b")
     pool = await pool_of(a, b, budget=WEIGHTS + 2 * PIXELS, concurrency=1)
@@ -412,6 +427,22 @@ async def test_a_request_for_an_instance_that_is_being_unloaded_waits_and_loads_
     await settle()
     assert for_b.inside
     await for_b.end()
+    assert for_a.inside
+    assert a.calls.count("load") == 2
+
+
+async def test_nothing_is_loaded_while_it_is_being_unloaded() -> None:
+    a, b = Double("a"), Double("b", footprint=Footprint(2_000, 1, 0))
+    pool = await pool_of(a, b, budget=2_500)
+    (first,) = await callers(pool, "a")
+    await first.end()
+    a.may_unload.clear()
+    (for_b,) = await callers(pool, "b")
+    await for_b.cancel()
+    (for_a,) = await callers(pool, "a")
+    assert a.calls.count("load") == 1
+    a.may_unload.set()
+    await settle()
     assert for_a.inside
     assert a.calls.count("load") == 2
 

@@ -327,6 +327,18 @@ async def test_a_server_that_is_down_is_left_alone_whatever_is_asked() -> None:
         assert len(a.seen) == 3
 
 
+async def test_a_failed_load_counts_once_however_many_waited_for_it() -> None:
+    a, b = Double("a"), Double("b")
+    a.may_load.clear()
+    a.fails["load"] = [LoadError("The file is cut off.")]
+    async with router_of(a, b, breaker=BreakerConfig(failures=2)) as router:
+        tasks = [begin(router, f"{index}") for index in range(4)]
+        await asyncio.sleep(0.02)
+        a.may_load.set()
+        assert [(await task).instance for task in tasks] == ["b"] * 4
+        assert breakers(router) == ["closed", "closed"]
+
+
 async def test_a_lost_device_is_left_alone_at_once() -> None:
     a, b = Double("a"), Double("b")
     a.fails["generate"] = [DeviceLostError("The device is gone.")]
@@ -731,6 +743,18 @@ async def test_left_by_an_exception_it_stops_running_requests_and_unloads() -> N
     with pytest.raises(asyncio.CancelledError):
         await task
     assert a.calls[-1] == "unload"
+
+
+async def test_left_while_probing_it_leaves_no_task_behind() -> None:
+    a = Double()
+    a.may_probe.clear()
+    async with router_of(a) as router:
+        task = begin(router)
+        await asyncio.sleep(0.02)
+        assert a.calls == ["probe"]
+        task.cancel()
+    await settle()
+    assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
 async def test_before_and_after_it_refuses_with_a_sentence() -> None:
