@@ -20,7 +20,6 @@ from PIL import Image
 from backends import _preview, _tasks
 from backends._gather import Gathering
 from backends._lane import LaneBackend, Report
-from backends._noise import draw_in_float32
 from backends._prompt import check_prompt
 from backends._stand_in import StandIn
 from router.capabilities import scheduler_name
@@ -148,6 +147,7 @@ class PipelineBackend(LaneBackend):
         }
         given = {name: value for name, value in wanted.items() if value is not None and name in accepted}
         return given | {
+            # On the CPU torch draws in float32 and casts: every dtype and device starts from one noise.
             "generator": torch.Generator("cpu").manual_seed(seed),
             "callback_on_step_end": self._at_step_end(request, report),
             "output_type": "pil",
@@ -179,11 +179,10 @@ class PipelineBackend(LaneBackend):
 
 
 def prepare_thread(threads: int | None) -> None:
-    """Grad mode, thread counts and noise are settings of a thread: set once, outside of every task."""
+    """Grad mode and thread counts are settings of a thread: set once, outside of every task."""
     torch.set_grad_enabled(False)
     if threads is not None:
         torch.set_num_threads(threads)
-    draw_in_float32()
 
 
 def _forget_needless_upcast(pipeline: Any) -> None:

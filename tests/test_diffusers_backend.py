@@ -121,7 +121,12 @@ async def test_half_the_dtype_is_half_the_bytes(folder: Path, lanes: Lanes) -> N
 
 
 async def test_bfloat16_starts_from_the_same_noise(folder: Path, lanes: Lanes) -> None:
-    """Pictures of two dtypes are of the same thing: drawn in float32 and then cast."""
+    """Pictures of two dtypes are of the same thing: torch draws in float32 and then casts."""
+    drawn = [
+        torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(1), dtype=dtype).to(torch.float16)
+        for dtype in (torch.float32, torch.float16)
+    ]
+    assert torch.equal(*drawn)
     made = []
     for dtype in ("float32", "bfloat16"):
         generated = await generate(await loaded(lanes, folder, dtype=dtype))
