@@ -16,7 +16,7 @@ from router.errors import DeviceLostError, RequestCancelledError
 from router.hub import Shared
 from router.lane import Lane
 from router.request import GenerateRequest
-from router.types import Generated, OnEvent, Picture, RawImage, Step
+from router.types import Generated, OnEvent, Picture, RawImage, Step, ignore_event
 
 Report: TypeAlias = Callable[[int, int, RawImage | None], None]
 """`report(index, total, preview)`: step `index` of `total` is done, counted from 1."""
@@ -63,7 +63,8 @@ class LaneBackend(ABC):
         lane = self.lane
 
         def report(step: int, total: int, preview: RawImage | None) -> None:
-            lane.post(on_event, Step(index, step, total, preview))
+            if on_event is not ignore_event:
+                lane.post(on_event, Step(index, step, total, preview))
 
         def task() -> tuple[Picture, Shared]:
             try:
