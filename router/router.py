@@ -161,7 +161,8 @@ class BackendRouter:
         model = self._catalogue.find(request.model)
         route = await self._route(request, model, deadline)
         if not route.candidates:
-            raise (model.sole_error() or route.refusal()).with_traceback(None)
+            sole_error = model.sole_error() if route.temporary else None
+            raise (sole_error or route.refusal()).with_traceback(None)
         return await self._serve(route, model, on_event, deadline)
 
     async def _route(self, request: GenerateRequest, model: ServedModel, deadline: Deadline) -> Route:

@@ -14,7 +14,7 @@ from router.request import GenerateRequest
 from router.types import Rejections, ShapeProfile
 
 Predict: TypeAlias = Callable[[str, GenerateRequest], float]
-"""Instance name, request -> seconds until it would be done there; 0 where nothing was measured."""
+"""Instance name, request -> seconds until it would be done there."""
 
 NONE_UNAVAILABLE: Rejections = MappingProxyType({})
 

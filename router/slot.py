@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from router.lease import Lease
 
 
+_UNMEASURED_WORK_S = 1e-9
+
+
 class State(StrEnum):
     COLD = "cold"
     LOADING = "loading"
@@ -88,12 +91,15 @@ class Slot:
         return capabilities.footprint
 
     def predicted_s(self, request: GenerateRequest) -> float:
-        """Seconds until one more request would be done; 0 where nothing was measured yet."""
-        if self.pace.work_s is None:
-            return 0.0
-        work = self.running_work + sum(lease.work for lease in self.waiting)
+        """Seconds until one more request would be done.
+
+        An instance that nothing was measured on counts as quick, so that it is tried, the less busy
+        the quicker, so that not everything is tried on one.
+        """
+        work_s = _UNMEASURED_WORK_S if self.pace.work_s is None else self.pace.work_s
         load_s = 0.0 if self.state is State.READY else self.pace.load_s or 0.0
-        return load_s + self.pace.work_s * (work + rows_in(request) * steps_of(request))
+        before = self.running_work + sum(lease.work for lease in self.waiting)
+        return load_s + work_s * (before + rows_in(request) * steps_of(request))
 
     def status(self) -> InstanceStatus:
         instance = self.instance

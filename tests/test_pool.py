@@ -540,7 +540,7 @@ async def test_predicted_completion_grows_with_what_runs_and_waits() -> None:
     clock = Clock()
     pool = await pool_of(Double(), clock=clock, concurrency=1)
     slot, request = pool.slot("a"), effective_request()
-    assert slot.predicted_s(request) == 0.0
+    assert 0 < slot.predicted_s(request) < 0.001
     (measured,) = await callers(pool, "a")
     clock.now += 2.0
     await measured.end()

@@ -429,6 +429,21 @@ async def test_the_only_instance_that_fails_its_probe_says_why_in_its_own_class(
         assert a.calls == ["probe"]
 
 
+async def test_a_wrong_request_stays_the_callers_fault_when_the_only_instance_is_away() -> None:
+    clock = Clock()
+    a = Double()
+    a.fails = broke()
+    async with router_of(a, clock=clock, breaker=BreakerConfig(failures=1, reset_s=30)) as router:
+        with pytest.raises(GenerateError):
+            await router.generate(prompt="a")
+        clock.now += 30
+        a.fails["probe"] = [BackendUnavailableError("The server is down.")]
+        with pytest.raises(BackendUnavailableError, match="server is down"):
+            await router.generate(prompt="a")
+        with pytest.raises(NoRouteError):
+            await router.generate(prompt="a", height=17)
+
+
 async def test_a_wrong_configuration_is_not_passed_over() -> None:
     a, b = Double("a"), Double("b")
     a.fails["probe"] = [ConfigError("There is no option `stepz`.")]
@@ -687,18 +702,38 @@ async def test_explain_tells_the_route_and_runs_nothing() -> None:
     assert a.calls == b.calls == ["probe"]
 
 
-async def test_the_fastest_policy_goes_by_what_waits() -> None:
+@pytest.mark.parametrize("measured", [False, True])
+async def test_the_fastest_policy_goes_by_what_runs_and_waits(measured: bool) -> None:
     a, b = Double("a"), Double("b")
     async with router_of(a, b, policy="fastest") as router:
-        assert {(await router.generate(prompt="a")).instance for _ in range(2)} == {"a", "b"}
+        if measured:
+            assert {(await router.generate(prompt="a")).instance for _ in range(2)} == {"a", "b"}
         for double in (a, b):
             double.may_generate.clear()
         tasks = [begin(router, str(index)) for index in range(6)]
-        await settle()
+        await asyncio.sleep(0.02)
         assert {a.running, b.running} != {0, 6}
         for double in (a, b):
             double.may_generate.set()
         await asyncio.gather(*tasks)
+
+
+async def test_the_fastest_policy_leaves_the_slow_one_alone() -> None:
+    clock = Clock()
+    a, b = Double("a"), Double("b")
+    seconds = {"a": 9.0, "b": 1.0}
+    async with router_of(a, b, policy="fastest", clock=clock) as router:
+        served = []
+        for index in range(5):
+            for double in (a, b):
+                double.may_generate.clear()
+            task = begin(router, str(index))
+            await asyncio.sleep(0.01)
+            clock.now += seconds["a" if a.running else "b"]
+            for double in (a, b):
+                double.may_generate.set()
+            served.append((await task).instance)
+    assert served == ["a", "b", "b", "b", "b"]
 
 
 # --- the router's own life
