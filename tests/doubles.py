@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from router.backend import Backend, BackendFactory
@@ -111,9 +113,16 @@ def resolve_to(*doubles: Double) -> Callable[[str], BackendFactory]:
     return lambda name: factory
 
 
-def router_of(*doubles: Double, clock: Callable[[], float] | None = None, **settings: Any) -> BackendRouter:
-    extra = {} if clock is None else {"clock": clock}
-    return BackendRouter(config_of(*doubles, **settings), resolve=resolve_to(*doubles), **extra)
+@contextlib.asynccontextmanager
+async def router_of(
+    *doubles: Double, clock: Callable[[], float] = time.monotonic, probed: bool = True, **settings: Any
+) -> AsyncIterator[BackendRouter]:
+    """An entered router. `probed`: what needs a real thread is over, and `settle` sees to the rest."""
+    config = config_of(*doubles, **settings)
+    async with BackendRouter(config, resolve=resolve_to(*doubles), clock=clock) as router:
+        if probed:
+            await router.probe()
+        yield router
 
 
 class Clock:
@@ -130,3 +139,10 @@ async def settle() -> None:
     """Let everything that can go on go on, until it waits for a gate."""
     for _ in range(30):
         await asyncio.sleep(0)
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Wait for what a real thread has a part in."""
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110 -- a thread cannot set an asyncio.Event
+            await asyncio.sleep(0.001)

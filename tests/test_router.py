@@ -3,7 +3,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
 from io import BytesIO
 from typing import Any
 
@@ -41,7 +40,7 @@ from router.types import (
     ShapeProfile,
     Step,
 )
-from tests.doubles import SIDE, Clock, Double, config_of, resolve_to, router_of, settle
+from tests.doubles import SIDE, Clock, Double, config_of, resolve_to, router_of, settle, until
 
 BROKE = "The graphics card is on fire."
 
@@ -149,7 +148,7 @@ async def test_an_unknown_model_is_told_with_the_known_ones() -> None:
 
 async def test_a_request_that_nobody_can_serve_loads_nothing() -> None:
     a = Double()
-    async with router_of(a) as router:
+    async with router_of(a, probed=False) as router:
         with pytest.raises(NoRouteError) as caught:
             await router.generate(prompt="a", height=17)
     assert set(caught.value.rejections) == {"a"}
@@ -333,7 +332,7 @@ async def test_a_failed_load_counts_once_however_many_waited_for_it() -> None:
     a.fails["load"] = [LoadError("The file is cut off.")]
     async with router_of(a, b, breaker=BreakerConfig(failures=2)) as router:
         tasks = [begin(router, f"{index}") for index in range(4)]
-        await asyncio.sleep(0.02)
+        await settle()
         a.may_load.set()
         assert [(await task).instance for task in tasks] == ["b"] * 4
         assert breakers(router) == ["closed", "closed"]
@@ -389,10 +388,10 @@ async def test_where_nobody_else_could_serve_the_probe_is_waited_for() -> None:
 async def test_instances_are_probed_once_at_the_same_time_on_first_need() -> None:
     a, b = Double("a"), Double("b")
     a.may_probe.clear()
-    async with router_of(a, b) as router:
+    async with router_of(a, b, probed=False) as router:
         assert a.calls == []
         first, second = begin(router), begin(router)
-        await asyncio.sleep(0.05)
+        await until(lambda: a.calls and b.calls)
         assert a.calls == b.calls == ["probe"]
         first.cancel()
         await settle()
@@ -422,7 +421,7 @@ async def test_a_library_that_is_missing_is_one_more_rejection() -> None:
 async def test_the_only_instance_that_fails_its_probe_says_why_in_its_own_class() -> None:
     a = Double()
     a.fails["probe"] = [LoadError("The folder x is missing.")]
-    async with router_of(a) as router:
+    async with router_of(a, probed=False) as router:
         for _ in range(2):
             with pytest.raises(LoadError, match="The folder x is missing"):
                 await router.generate(prompt="a")
@@ -447,7 +446,7 @@ async def test_a_wrong_request_stays_the_callers_fault_when_the_only_instance_is
 async def test_a_wrong_configuration_is_not_passed_over() -> None:
     a, b = Double("a"), Double("b")
     a.fails["probe"] = [ConfigError("There is no option `stepz`.")]
-    async with router_of(a, b) as router:
+    async with router_of(a, b, probed=False) as router:
         with pytest.raises(ConfigError, match="stepz"):
             await router.generate(prompt="a")
 
@@ -456,7 +455,7 @@ async def test_a_failed_probe_is_repeated_after_a_while() -> None:
     clock = Clock()
     a, b = Double("a"), Double("b")
     a.fails["probe"] = [BackendUnavailableError("The server is down.")]
-    async with router_of(a, b, clock=clock) as router:
+    async with router_of(a, b, clock=clock, probed=False) as router:
         assert (await router.generate(prompt="a")).instance == "b"
         clock.now += 30
         await router.generate(prompt="a")
@@ -468,7 +467,7 @@ async def test_a_probe_that_never_answers_gives_up(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("router.instance.PROBE_LIMIT_S", 0.01)
     a, b = Double("a"), Double("b")
     a.may_probe.clear()
-    async with router_of(a, b) as router:
+    async with router_of(a, b, probed=False) as router:
         assert (await router.generate(prompt="a")).instance == "b"
         assert "did not answer" in (await router.explain(prompt="a")).rejections["a"]
 
@@ -579,7 +578,7 @@ async def test_a_cancelled_request_is_no_failure(caplog: pytest.LogCaptureFixtur
 async def test_the_deadline_passes_while_probing() -> None:
     a = Double()
     a.may_probe.clear()
-    async with router_of(a) as router:
+    async with router_of(a, probed=False) as router:
         with pytest.raises(DeadlineExceededError, match="probed"):
             await router.generate(prompt="a", deadline_s=0.02)
         a.may_probe.set()
@@ -711,7 +710,7 @@ async def test_the_fastest_policy_goes_by_what_runs_and_waits(measured: bool) ->
         for double in (a, b):
             double.may_generate.clear()
         tasks = [begin(router, str(index)) for index in range(6)]
-        await asyncio.sleep(0.02)
+        await settle()
         assert {a.running, b.running} != {0, 6}
         for double in (a, b):
             double.may_generate.set()
@@ -728,7 +727,7 @@ async def test_the_fastest_policy_leaves_the_slow_one_alone() -> None:
             for double in (a, b):
                 double.may_generate.clear()
             task = begin(router, str(index))
-            await asyncio.sleep(0.01)
+            await settle()
             clock.now += seconds["a" if a.running else "b"]
             for double in (a, b):
                 double.may_generate.set()
@@ -742,7 +741,7 @@ async def test_the_fastest_policy_leaves_the_slow_one_alone() -> None:
 async def test_it_says_how_its_instances_stand() -> None:
     a, b = Double("a"), Double("b")
     b.fails["probe"] = [BackendUnavailableError("The server is down.")]
-    async with router_of(a, b) as router:
+    async with router_of(a, b, probed=False) as router:
         assert [status.capabilities for status in router.instances()] == [None, None]
         first, second = await router.probe()
         assert (first.model, first.backend, first.device, first.state) == ("m", "double", "gpu", "cold")
@@ -783,17 +782,20 @@ async def test_left_by_an_exception_it_stops_running_requests_and_unloads() -> N
 async def test_left_while_probing_it_leaves_no_task_behind() -> None:
     a = Double()
     a.may_probe.clear()
-    async with router_of(a) as router:
+    async with router_of(a, probed=False) as router:
         task = begin(router)
-        await asyncio.sleep(0.02)
-        assert a.calls == ["probe"]
+        await until(lambda: a.calls == ["probe"])
         task.cancel()
     await settle()
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
+def bare_router() -> BackendRouter:
+    return BackendRouter(config_of(Double()), resolve=resolve_to(Double()))
+
+
 async def test_before_and_after_it_refuses_with_a_sentence() -> None:
-    router = router_of(Double())
+    router = bare_router()
     with pytest.raises(RouterError, match="async with"):
         await router.generate(prompt="a")
     async with router:
@@ -804,7 +806,7 @@ async def test_before_and_after_it_refuses_with_a_sentence() -> None:
 
 
 def test_it_belongs_to_the_loop_it_was_entered_on() -> None:
-    router = router_of(Double())
+    router = bare_router()
     asyncio.run(router.__aenter__())
     with pytest.raises(RouterError, match="another event loop"):
         asyncio.run(router.generate(prompt="a"))
@@ -874,8 +876,3 @@ async def test_lanes_end_with_the_router() -> None:
         await router.generate(prompt="a")
         assert "lane cpu" in {thread.name for thread in threading.enumerate()}
     assert "lane cpu" not in {thread.name for thread in threading.enumerate()}
-
-
-def test_a_config_and_a_resolver_are_all_it_needs() -> None:
-    resolve: Callable[[str], BackendFactory] = resolve_to(Double())
-    assert BackendRouter(config_of(Double()), resolve=resolve).instances()[0].state == "cold"
