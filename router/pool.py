@@ -61,9 +61,8 @@ class Pool:
         Entering raises `QueueFullError` where too many wait already, and what loading raised.
         """
         slot, rows = self._slots[instance], rows_in(request)
-        return Lease(
-            self, slot, request, on_event, rows=rows, bytes=self._workspace_bytes(slot, request, rows)
-        )
+        bytes = slot.workspace_bytes(request, rows, self._ledger.budget_bytes(slot.device))
+        return Lease(self, slot, request, on_event, rows=rows, bytes=bytes)
 
     # What a lease asks for.
 
@@ -172,18 +171,6 @@ class Pool:
         """What must be promised now: the workspace, and the weights if they are not yet."""
         slot = lease.slot
         return lease.bytes if slot.is_loaded else lease.bytes + slot.footprint.weights_bytes
-
-    def _workspace_bytes(self, slot: Slot, request: GenerateRequest, rows: int) -> int:
-        """For all pictures at once, or what the device has for them: a lane splits what is more."""
-        assert request.height is not None
-        assert request.width is not None
-        footprint, row_limit = slot.footprint, slot.instance.config.row_limit
-        rows = rows if row_limit is None else min(rows, row_limit)
-        wanted = footprint.workspace_bytes(request.height, request.width, rows)
-        budget = self._ledger.budget_bytes(slot.device)
-        if budget is None:
-            return wanted
-        return min(wanted, max(0, budget - (slot.weights_bytes or footprint.weights_bytes)))
 
     def _admit(self, lease: Lease) -> bool:
         """Give the request its place and its bytes, if these fit."""

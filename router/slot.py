@@ -90,6 +90,17 @@ class Slot:
         assert capabilities is not None, "routing gives no candidate without capabilities"
         return capabilities.footprint
 
+    def workspace_bytes(self, request: GenerateRequest, rows: int, budget_bytes: int | None) -> int:
+        """For all pictures at once, or what the device has for them: a lane splits what is more."""
+        assert request.height is not None
+        assert request.width is not None
+        footprint, row_limit = self.footprint, self.instance.config.row_limit
+        rows = rows if row_limit is None else min(rows, row_limit)
+        wanted_bytes = footprint.workspace_bytes(request.height, request.width, rows)
+        if budget_bytes is None:
+            return wanted_bytes
+        return min(wanted_bytes, max(0, budget_bytes - (self.weights_bytes or footprint.weights_bytes)))
+
     def predicted_s(self, request: GenerateRequest) -> float:
         """Seconds until one more request would be done.
 
