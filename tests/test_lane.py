@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
+import gc
 import threading
+import weakref
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
@@ -271,9 +274,6 @@ async def test_only_a_single_call_that_cannot_fit_fails_for_memory(lane: Lane) -
 
 
 async def test_out_of_memory_holds_nothing_of_the_failed_run_while_it_tries_again(lane: Lane) -> None:
-    import gc
-    import weakref
-
     class Buffer:
         pass
 
@@ -292,6 +292,40 @@ async def test_out_of_memory_holds_nothing_of_the_failed_run_while_it_tries_agai
     gather.before = allocate
     await together(lane, *[lambda: steps(lane, gather, 1, 1)] * 2)
     assert alive_at_retry == [False, False]
+
+
+async def test_an_ended_task_is_not_kept_alive(lane: Lane) -> None:
+    class Buffer:
+        pass
+
+    made: list[weakref.ref[Buffer]] = []
+
+    def returning() -> Buffer:
+        buffer = Buffer()
+        made.append(weakref.ref(buffer))
+        return buffer
+
+    def raising() -> None:
+        buffer = returning()
+        raise ValueError(buffer)
+
+    await lane.run(returning)
+    with pytest.raises(ValueError, match="Buffer"):
+        await lane.run(raising)
+    await asyncio.sleep(0)  # the loop's own wake-up still holds the answer
+    gc.collect()
+    assert [ref() for ref in made] == [None, None]
+
+
+async def test_each_task_sees_the_context_variables_of_its_caller(lane: Lane) -> None:
+    name = contextvars.ContextVar("name", default="nobody")
+
+    async def caller(value: str) -> str:
+        name.set(value)
+        return await lane.run(name.get)
+
+    assert [await asyncio.create_task(caller(value)) for value in ("ann", "bob")] == ["ann", "bob"]
+    assert await lane.run(name.get) == "nobody"
 
 
 async def test_tasks_that_stand_alone_run_one_after_the_other(lane: Lane) -> None:
