@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +38,7 @@ def capabilities(
     cell = 2 ** (len(vae.get("block_out_channels", [0] * 4)) - 1)
     multiple = cell * (2 if "transformer" in folder.components() else 1)
     side = int(denoiser.get("sample_size") or _LATENT_SIDE) * cell
-    parameters = inspect.signature(kind.__call__).parameters
+    parameters = _tasks.parameters(kind)
     return Capabilities(
         family=_tasks.family(kind),
         pipeline=kind.__name__,

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import inspect
+from collections.abc import Mapping
+from inspect import Parameter
 from typing import Any
 
 from router.errors import InvalidRequestError
 from router.request import GenerateRequest
 
 
-def check_prompt(pipeline: Any, request: GenerateRequest) -> None:
+def check_prompt(pipeline: Any, request: GenerateRequest, parameters: Mapping[str, Parameter]) -> None:
     """Raise `InvalidRequestError` when a prompt has more tokens than the longest text window.
 
     Families with several text encoders are judged by the one that reads most (T5); their CLIP
     encoders only add a summary and are made to be cut at 77 tokens.
     """
-    tokenizer, window = _longest(pipeline)
+    tokenizer, window = _longest(pipeline, parameters)
     for field in ("prompt", "negative_prompt"):
         text = getattr(request, field)
         if tokenizer is None or not text:
@@ -28,16 +29,16 @@ def check_prompt(pipeline: Any, request: GenerateRequest) -> None:
             )
 
 
-def _longest(pipeline: Any) -> tuple[Any, int]:
+def _longest(pipeline: Any, parameters: Mapping[str, Parameter]) -> tuple[Any, int]:
     for name in ("tokenizer_3", "tokenizer_2", "tokenizer"):
         tokenizer = getattr(pipeline, name, None)
         if tokenizer is not None and "T5" in type(tokenizer).__name__:
-            return tokenizer, _t5_window(pipeline)
+            return tokenizer, _t5_window(parameters)
     tokenizer = getattr(pipeline, "tokenizer", None)
     return tokenizer, getattr(tokenizer, "model_max_length", 0)
 
 
-def _t5_window(pipeline: Any) -> int:
+def _t5_window(parameters: Mapping[str, Parameter]) -> int:
     """`max_sequence_length` of the pipeline's `__call__`: what it reads when nothing else is said."""
-    parameter = inspect.signature(type(pipeline).__call__).parameters.get("max_sequence_length")
+    parameter = parameters.get("max_sequence_length")
     return int(parameter.default) if parameter is not None else 77

@@ -24,7 +24,7 @@ from backends._lane import LaneBackend, Report
 from backends._options import read_options
 from router.backend import Lanes
 from router.call import Call
-from router.capabilities import Capabilities, Defaults, rows_of
+from router.capabilities import Capabilities, Defaults
 from router.config import InstanceConfig
 from router.errors import (
     BackendUnavailableError,
@@ -88,24 +88,12 @@ class FakeBackend(LaneBackend):
         self.device = "cpu" if instance.device == "auto" else instance.device
         self.lane = lanes(self.device)
         self.row_limit = instance.row_limit or self.options.row_limit
+        self.capabilities = _capabilities(self.options, self.device)
         self.calls: dict[str, int] = {"probe": 0, "load": 0, "generate": 0, "unload": 0, "step": 0}
 
     async def probe(self) -> Capabilities:
         self._reach("probe")
-        options = self.options
-        return Capabilities(
-            family="fake",
-            pipeline="FakePipeline",
-            tasks=frozenset(options.tasks),
-            defaults=Defaults(options.size, options.size, options.steps, guidance_scale=5.0),
-            footprint=Footprint(options.weights_bytes, options.row_bytes_per_pixel, 0),
-            device=self.device,
-            dtype="float32",
-            profiles=tuple(_profile(size) for size in options.profiles),
-            schedulers=options.schedulers,
-            negative_prompt=options.negative_prompt,
-            device_memory_bytes=options.device_memory_bytes,
-        )
+        return self.capabilities
 
     async def load(self) -> None:
         await asyncio.sleep(self.options.load_s)
@@ -127,7 +115,7 @@ class FakeBackend(LaneBackend):
         total = request.num_inference_steps or self.options.steps
         if self.options.gathered:
             key = (id(self), request.height, request.width)
-            call = Call(key, rows_of(request), self, None)
+            call = Call(key, self.capabilities.rows_of(request), self, None)
             for index in range(1, total + 1):
                 self._reach("step", request.prompt)
                 self.lane.call(call)
@@ -144,6 +132,22 @@ class FakeBackend(LaneBackend):
                     self.options.faults.remove(fault)
                 fault.times = max(fault.times - 1, 0)
                 raise _error(fault, self.name)
+
+
+def _capabilities(options: FakeOptions, device: str) -> Capabilities:
+    return Capabilities(
+        family="fake",
+        pipeline="FakePipeline",
+        tasks=frozenset(options.tasks),
+        defaults=Defaults(options.size, options.size, options.steps, guidance_scale=5.0),
+        footprint=Footprint(options.weights_bytes, options.row_bytes_per_pixel, 0),
+        device=device,
+        dtype="float32",
+        profiles=tuple(_profile(size) for size in options.profiles),
+        schedulers=options.schedulers,
+        negative_prompt=options.negative_prompt,
+        device_memory_bytes=options.device_memory_bytes,
+    )
 
 
 def _profile(size: str) -> ShapeProfile:

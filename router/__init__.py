@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 # Writing a backend
 from router.backend import Backend
 from router.capabilities import Capabilities
@@ -20,6 +22,9 @@ from router.routing import Route
 
 # Answers
 from router.types import Completed, GenerateResult, Loading, Picture, Queued, RawImage, Step
+
+# A library says nothing where the application has set up no logging.
+logging.getLogger("router").addHandler(logging.NullHandler())
 
 __all__ = [
     "generate",

@@ -63,6 +63,14 @@ class Capabilities:
         """
         return next(self._reasons(request), None)
 
+    def rows_of(self, request: GenerateRequest) -> int:
+        """Rows that one picture of the request adds to a run: two with guidance, else one.
+
+        A guidance-distilled model (FLUX) takes the scale as an input, and true guidance as a second call.
+        """
+        scale = None if self.true_cfg else request.guidance_scale
+        return 2 if scale is not None and scale > 1 else 1
+
     def _reasons(self, request: GenerateRequest) -> Iterator[str]:
         if request.task not in self.tasks:
             yield f"it does {_list(sorted(self.tasks))}, not {request.task}."
@@ -130,7 +138,7 @@ class Capabilities:
         if self.device_memory_bytes is None:
             return
         height, width = _size(request)
-        workspace = self.footprint.workspace_bytes(height, width, rows_of(request))
+        workspace = self.footprint.workspace_bytes(height, width, self.rows_of(request))
         needed = self.footprint.weights_bytes + workspace
         if needed > self.device_memory_bytes:
             yield (
@@ -142,19 +150,13 @@ class Capabilities:
         """The largest size of this aspect ratio that fits, as the end of a sentence."""
         height, width = _size(request)
         free = (self.device_memory_bytes or 0) - self.footprint.weights_bytes
-        per_pixel = self.footprint.workspace_bytes(1, 1, rows_of(request))
+        per_pixel = self.footprint.workspace_bytes(1, 1, self.rows_of(request))
         scale = (max(free, 0) / max(per_pixel * height * width, 1)) ** 0.5
         step = self.size_multiple
         nearest = [int(side * scale) // step * step for side in (height, width)]
         if min(nearest) < self.min_side:
             return "no size fits"
         return f"{nearest[0]}x{nearest[1]} fits"
-
-
-def rows_of(request: GenerateRequest) -> int:
-    """Rows that one picture of the request adds to a run: two with guidance, else one."""
-    scales = (request.guidance_scale, request.true_cfg_scale)
-    return 2 if any(scale is not None and scale > 1 for scale in scales) else 1
 
 
 def scheduler_name(name: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable, Mapping
 
 from router.backend import Backend, BackendFactory
@@ -26,6 +27,7 @@ class Catalogue:
         self._ledger = ledger
         self._clock = clock
         self._importing = asyncio.Lock()
+        self._threads = _threads_of_a_cpu_lane(config)
         self.lanes: dict[str, Lane] = {}
         self.models: Mapping[str, ServedModel] = {model.name: self._served(model) for model in config.models}
         self.instances: Mapping[str, Instance] = {
@@ -66,13 +68,20 @@ class Catalogue:
 
     def _lane(self, device: str) -> Lane:
         if device not in self.lanes:
-            self.lanes[device] = Lane(device)
+            self.lanes[device] = Lane(device, threads=self._threads if device.startswith("cpu") else None)
         return self.lanes[device]
 
     def _on_probed(self, instance: Instance) -> None:
         if instance.capabilities is not None:
             self._ledger.set_budget(instance.device, instance.capabilities.device_memory_bytes)
         self.models[instance.model].on_probed()
+
+
+def _threads_of_a_cpu_lane(config: RouterConfig) -> int | None:
+    """Lanes on one CPU split its threads; a single one leaves their number to the library."""
+    devices = {instance.device for model in config.models for instance in model.instances}
+    lanes = sum(device.startswith("cpu") for device in devices)
+    return max(1, (os.cpu_count() or 1) // lanes) if lanes > 1 else None
 
 
 async def wait_for_probes(model: ServedModel, limit_s: float | None) -> None:

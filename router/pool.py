@@ -15,7 +15,7 @@ from router.instance import Instance
 from router.lease import Lease
 from router.memory import MemoryLedger
 from router.request import GenerateRequest
-from router.slot import Slot, State, rows_in
+from router.slot import Slot, State
 from router.types import OnEvent
 
 log = logging.getLogger("router")
@@ -60,7 +60,8 @@ class Pool:
 
         Entering raises `QueueFullError` where too many wait already, and what loading raised.
         """
-        slot, rows = self._slots[instance], rows_in(request)
+        slot = self._slots[instance]
+        rows = slot.rows_in(request)
         bytes = slot.workspace_bytes(request, rows, self._ledger.budget_bytes(slot.device))
         return Lease(self, slot, request, on_event, rows=rows, bytes=bytes)
 

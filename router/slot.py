@@ -7,7 +7,7 @@ from collections import deque
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from router.capabilities import rows_of
+from router.capabilities import Capabilities
 from router.errors import RouterError
 from router.instance import Instance
 from router.request import GenerateRequest
@@ -86,9 +86,17 @@ class Slot:
 
     @property
     def footprint(self) -> Footprint:
+        return self.capabilities.footprint
+
+    @property
+    def capabilities(self) -> Capabilities:
         capabilities = self.instance.capabilities
         assert capabilities is not None, "routing gives no candidate without capabilities"
-        return capabilities.footprint
+        return capabilities
+
+    def rows_in(self, request: GenerateRequest) -> int:
+        """Rows of all pictures of an effective request."""
+        return self.capabilities.rows_of(request) * request.num_images_per_prompt
 
     def workspace_bytes(self, request: GenerateRequest, rows: int, budget_bytes: int | None) -> int:
         """For all pictures at once, or what the device has for them: a lane splits what is more."""
@@ -110,7 +118,7 @@ class Slot:
         work_s = _UNMEASURED_WORK_S if self.pace.work_s is None else self.pace.work_s
         load_s = 0.0 if self.state is State.READY else self.pace.load_s or 0.0
         before = self.running_work + sum(lease.work for lease in self.waiting)
-        return load_s + work_s * (before + rows_in(request) * steps_of(request))
+        return load_s + work_s * (before + self.rows_in(request) * steps_of(request))
 
     def status(self) -> InstanceStatus:
         instance = self.instance
@@ -132,11 +140,6 @@ class Slot:
 
     def __repr__(self) -> str:
         return f"<Slot {self.name!r} {self.state.value}, {self.running} running, {len(self.waiting)} waiting>"
-
-
-def rows_in(request: GenerateRequest) -> int:
-    """Rows of all pictures of an effective request."""
-    return rows_of(request) * request.num_images_per_prompt
 
 
 def steps_of(request: GenerateRequest) -> int:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from router.capabilities import Capabilities, Defaults, rows_of, scheduler_name
+from router.capabilities import Capabilities, Defaults, scheduler_name
 from router.request import GenerateRequest
 from router.types import Footprint, RawImage, ShapeProfile
 
@@ -129,10 +129,14 @@ def test_weights_alone_may_be_too_much():
 
 
 def test_guidance_doubles_the_rows():
-    assert rows_of(effective()) == 1
-    assert rows_of(effective(guidance_scale=1.0)) == 1
-    assert rows_of(effective(guidance_scale=1.1)) == 2
-    assert rows_of(effective(true_cfg_scale=2)) == 2
+    assert GENERAL.rows_of(effective()) == 1
+    assert GENERAL.rows_of(effective(guidance_scale=1.0)) == 1
+    assert GENERAL.rows_of(effective(guidance_scale=1.1)) == 2
+
+
+def test_distilled_guidance_is_an_input_and_no_row():
+    flux = replace(GENERAL, true_cfg=True)
+    assert flux.rows_of(effective(guidance_scale=3.5, true_cfg_scale=4.0)) == 1
 
 
 def test_a_request_without_a_size_is_a_mistake_of_the_caller():
