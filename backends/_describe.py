@@ -18,6 +18,9 @@ from router.types import Footprint
 if TYPE_CHECKING:
     from backends.diffusers import DiffusersOptions
 
+MOST_ROWS = 16
+"""Eight guided pictures. On two CPU cores 16 rows measured better than 8 and 12 (scripts/bench_lane)."""
+
 _LATENT_SIDE = 128
 """Side of the latents where the configuration does not say: FLUX and SD3 make 1024x1024 by default."""
 
@@ -55,6 +58,15 @@ def capabilities(
         device_memory_bytes=_device_memory_bytes(device),
         notes=_notes(folder, options),
     )
+
+
+def row_limit(found: Capabilities) -> int:
+    """Rows of a run that the device's memory holds at the model's own size; 1 to `MOST_ROWS`."""
+    if found.device_memory_bytes is None:
+        return MOST_ROWS
+    free_bytes = found.device_memory_bytes - found.footprint.weights_bytes
+    row_bytes = found.footprint.row_bytes_per_pixel * found.defaults.height * found.defaults.width
+    return max(1, min(MOST_ROWS, free_bytes // row_bytes))
 
 
 def _pipeline_class(folder: ModelFolder) -> Any:

@@ -58,7 +58,6 @@ class DiffusersBackend(PipelineBackend):
         super().__init__()
         self.name = instance.name
         self.options = _checked(read_options(DiffusersOptions, instance), instance)
-        self.row_limit = instance.row_limit or self.row_limit
         self.row_buckets = self.options.row_buckets
         self.one_at_a_time = self.options.offload != "none"
         self._instance = instance
@@ -92,7 +91,9 @@ class DiffusersBackend(PipelineBackend):
         self._folder.check()
         # `cpu:0` and `cpu:1` are two lanes on the one CPU that torch knows.
         self._device, self._dtype = "cpu" if device.startswith("cpu") else device, dtype
-        return _describe.capabilities(self._folder, self.options, device, dtype)
+        found = _describe.capabilities(self._folder, self.options, device, dtype)
+        self.row_limit = self._instance.row_limit or _describe.row_limit(found)
+        return found
 
     def _find(self) -> Path:
         """The local folder of the source; a hub id is fetched, its weights only as safetensors."""

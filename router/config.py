@@ -56,7 +56,7 @@ class InstanceConfig(_Frozen):
     dtype: str = "auto"
     """`float32`, `float16`, `bfloat16`; `auto` is right for device and model family."""
     row_limit: _Count | None = None
-    """Most rows in one run; `None` follows from device and memory."""
+    """Most rows in one run; `None` is 16, or what the device's memory holds."""
     options: dict[str, Any] = Field(default_factory=dict)
     """The backend's own settings; each backend checks them and names an unknown one."""
 
