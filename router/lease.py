@@ -76,13 +76,13 @@ class Lease:
         """From the first wish to the end, or until now."""
         return (self._pool.clock() if self.ended_at is None else self.ended_at) - self.created_at
 
-    @property
-    def timings(self) -> Timings:
-        """Of a lease that was entered and left."""
+    def timings(self, route_s: float = 0.0) -> Timings:
+        """Of a lease that was entered and left; `route_s` was spent before it was made."""
         assert self.admitted_at is not None
         assert self.loaded_at is not None
         assert self.ended_at is not None
         return Timings(
+            route_s=route_s,
             queued_s=self.admitted_at - self.created_at,
             load_s=self.loaded_at - self.admitted_at,
             generate_s=self.ended_at - self.loaded_at,

@@ -57,6 +57,7 @@ class BackendRouter:
         self._ledger = MemoryLedger(self.config.device_memory)
         self._catalogue = Catalogue(self.config, resolve, self._ledger, clock)
         self._pool = Pool(self._catalogue.instances.values(), self.config.limits, self._ledger, clock)
+        self._clock = clock
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -157,13 +158,14 @@ class BackendRouter:
     async def _generate(
         self, request: GenerateRequest, on_event: OnEvent, task: asyncio.Task[Any]
     ) -> GenerateResult:
+        started = self._clock()
         deadline = Deadline(task, request.deadline_s or self.config.deadline_s)
         model = self._catalogue.find(request.model)
         route = await self._route(request, model, deadline)
         if not route.candidates:
             sole_error = model.sole_error() if route.temporary else None
             raise (sole_error or route.refusal()).with_traceback(None)
-        return await self._serve(route, model, on_event, deadline)
+        return await self._serve(route, model, on_event, deadline, route_s=self._clock() - started)
 
     async def _route(self, request: GenerateRequest, model: ServedModel, deadline: Deadline) -> Route:
         """Probes are waited for where nothing is known yet, or where nobody else could serve."""
@@ -192,7 +194,13 @@ class BackendRouter:
         return self._pool.slot(instance).predicted_s(request)
 
     async def _serve(
-        self, route: Route, model: ServedModel, on_event: OnEvent, deadline: Deadline
+        self,
+        route: Route,
+        model: ServedModel,
+        on_event: OnEvent,
+        deadline: Deadline,
+        *,
+        route_s: float,
     ) -> GenerateResult:
         """Try the candidates in turn, all with the same effective request."""
         candidates = [model.instances[name] for name in route.candidates]
@@ -206,7 +214,7 @@ class BackendRouter:
                     failover.failed(lease, exc)
                 else:
                     failover.served(lease)
-                    return _result(route, generated, lease, failover)
+                    return _result(route, generated, lease, failover, route_s)
             raise failover.error
         finally:
             failover.settle(route.request)
@@ -237,7 +245,9 @@ async def _attempt(lease: Lease, on_event: OnEvent, deadline: Deadline) -> Gener
         ) from exc
 
 
-def _result(route: Route, generated: Generated, lease: Lease, failover: Failover) -> GenerateResult:
+def _result(
+    route: Route, generated: Generated, lease: Lease, failover: Failover, route_s: float
+) -> GenerateResult:
     return GenerateResult(
         pictures=generated.pictures,
         request=route.request,
@@ -246,7 +256,7 @@ def _result(route: Route, generated: Generated, lease: Lease, failover: Failover
         attempts=failover.attempts,
         adjustments=route.adjustments,
         notes=failover.notes,
-        timings=lease.timings,
+        timings=lease.timings(route_s),
         ticks=generated.ticks,
         rows=generated.rows,
         peak_bytes=generated.peak_bytes,

@@ -110,6 +110,8 @@ class Attempt:
 class Timings:
     """Seconds by stage. `encode_s` is spent outside the router, by whoever writes the file."""
 
+    route_s: float = 0.0
+    """Until it was known who can serve: long only while a first probe imports a library."""
     queued_s: float = 0.0
     load_s: float = 0.0
     generate_s: float = 0.0
@@ -117,7 +119,7 @@ class Timings:
 
     @property
     def total_s(self) -> float:
-        return self.queued_s + self.load_s + self.generate_s + self.encode_s
+        return self.route_s + self.queued_s + self.load_s + self.generate_s + self.encode_s
 
 
 @dataclass(frozen=True, slots=True)
