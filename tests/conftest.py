@@ -13,6 +13,8 @@ from blockbuster import BlockBuster
 
 from router.lane import Lane
 
+pytest_plugins = ["tests.command_line"]  # the fixture `folder`
+
 # The model libraries read these once, when a test first imports them.
 os.environ.update(
     HF_HUB_OFFLINE="1",
@@ -58,6 +60,12 @@ async def lanes() -> AsyncIterator[Callable[[str], Lane]]:
     yield lane_of
     for lane in made.values():
         await asyncio.to_thread(lane.close)
+
+
+@pytest.fixture
+async def lane(lanes: Callable[[str], Lane]) -> Lane:
+    """A lane of no device in particular."""
+    return lanes("test")
 
 
 @pytest.fixture(scope="session")

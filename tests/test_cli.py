@@ -9,13 +9,10 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
-import pytest
-from typer.testing import CliRunner, Result
-from router import cli, images, registry
-from router.types import RawImage
-from tests.command_line import DEMO, PATH, PICTURE, as_object, configure, pictures_in, triptych
 
+import pytest
+
+from tests.command_line import DEMO, PATH, configure, pictures_in
 
 
 def test_help_documents_exit_codes_and_loads_no_model_library():
@@ -42,6 +39,7 @@ def test_a_failure_is_one_line_and_nothing_else(folder: Path):
     assert done.returncode == 1
     assert done.stderr == "error: demo/fake: the fault planted at 'generate'.\n"
     assert done.stdout == ""
+
 
 SLOW = """
 import pathlib
