@@ -3,25 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import random
-from collections.abc import Callable, Iterator
-from typing import Any, ClassVar
-import pytest
-from router.breaker import Breaker
-from router.config import BreakerConfig, InstanceConfig, Limits
-from router.errors import LoadError, MemoryBudgetError, QueueFullError, RouterError
-from router.instance import Instance
-from router.lease import Lease
-from router.memory import MemoryLedger
-from router.pool import Pool
-from router.request import GenerateRequest
-from router.types import Event, Footprint, Loading, Queued, ignore_event
-from tests.doubles import PIXELS, Clock, Double, effective_request, settle
-from tests.pool_doubles import WEIGHTS, Caller, callers, pool_of, promised
 
+import pytest
+
+from router.errors import LoadError, RouterError
+from router.types import Loading, ignore_event
+from tests.doubles import Double, effective_request, settle
+from tests.pool_doubles import WEIGHTS, callers, pool_of, promised
 
 # --- loading
-
 
 
 async def test_the_first_lease_loads_and_the_next_finds_it_loaded() -> None:
@@ -104,8 +94,8 @@ async def test_what_a_strange_backend_raises_while_loading_is_a_load_error() -> 
     assert "secret" not in str(caught.value)
     assert caught.value.instance == "a"
 
-# --- the end
 
+# --- the end
 
 
 async def test_closing_refuses_who_waits_and_unloads_after_who_runs() -> None:
