@@ -11,13 +11,14 @@ from typing import Any
 from router.backend import Backend, BackendFactory
 from router.capabilities import Capabilities, Defaults
 from router.config import InstanceConfig, ModelConfig, RouterConfig
-from router.errors import RouterError
+from router.errors import GenerateError, RouterError
 from router.request import GenerateRequest
 from router.router import BackendRouter
-from router.types import TASKS, Footprint, Generated, OnEvent, Picture, RawImage, Step
+from router.types import TASKS, Footprint, Generated, GenerateResult, OnEvent, Picture, RawImage, Step
 
 SIDE = 16
 PIXELS = SIDE * SIDE
+BROKE = "The graphics card is on fire."
 
 
 def capabilities(**changes: Any) -> Capabilities:
@@ -123,6 +124,22 @@ async def router_of(
         if probed:
             await router.probe()
         yield router
+
+
+def begin(router: BackendRouter, prompt: str = "a", **fields: Any) -> asyncio.Task[GenerateResult]:
+    return asyncio.create_task(router.generate(prompt=prompt, **fields))
+
+
+def broke(count: int = 1) -> dict[str, list[BaseException]]:
+    return {"generate": [GenerateError(BROKE) for _ in range(count)]}
+
+
+def breakers(router: BackendRouter) -> list[str]:
+    return [status.breaker for status in router.instances()]
+
+
+def running(router: BackendRouter) -> int:
+    return sum(status.running for status in router.instances())
 
 
 class Clock:
