@@ -14,14 +14,14 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from greenlet import getcurrent, greenlet
 
 from router.call import Call
-from router.errors import DeviceLostError, RequestCancelledError
+from router.errors import DeviceLostError, GenerateError, RequestCancelledError
 from router.task import Task
 
 Post: TypeAlias = Callable[..., None]
@@ -41,7 +41,6 @@ class Hub:
     def __init__(self, name: str, inbox: queue.SimpleQueue[Task[Any] | None], post: Post) -> None:
         self.name = name
         self.waiting: deque[Task[Any]] = deque()
-        self.running = 0
         self.ticks = 0
         self.rows = 0
         self.busy_s = 0.0
@@ -50,12 +49,18 @@ class Hub:
         self._inbox = inbox
         self._post = post
         self._arrived: deque[Task[Any]] = deque()
+        self._started: set[Task[Any]] = set()
         self._alone: set[Hashable] = set()
         self._learned_limits: dict[Hashable, int] = {}
         self._current: Task[Any] | None = None
         self._outcome: tuple[Any, BaseException | None] | None = None
         self._spare: list[greenlet] = []
         self._thread = 0
+
+    @property
+    def running(self) -> int:
+        """Tasks that have been started and have not ended."""
+        return len(self._started)
 
     # Inside a task.
 
@@ -64,6 +69,7 @@ class Hub:
         task = self._task_here()
         if task is None:
             return call.gather([call])[0]
+        hash(call.key)  # raises here, in the task whose key it is
         task.call = call
         return self._greenlet.switch()
 
@@ -86,10 +92,13 @@ class Hub:
         self._thread = threading.get_ident()
         self._greenlet = getcurrent()
         while self._receive():
-            self._start_arrivals()
-            self._stop_stopped()
-            if self.waiting:
-                self._tick()
+            try:
+                self._start_arrivals()
+                self._stop_stopped()
+                if self.waiting:
+                    self._tick()
+            except Exception as exc:  # noqa: BLE001 -- keys that cannot be compared, or a defect of ours
+                self._fail(exc)
         self._end_all(RequestCancelledError(f"The lane of device {self.name!r} was closed."))
 
     def _receive(self) -> bool:
@@ -122,7 +131,7 @@ class Hub:
             self._alone.add(task.alone)
         task.greenlet = self._spare.pop() if self._spare else greenlet(self._run_tasks)
         task.greenlet.gr_context = task.setting
-        self.running += 1
+        self._started.add(task)
         self._resume(task, task.greenlet.switch)
 
     def _stop_stopped(self) -> None:
@@ -158,7 +167,7 @@ class Hub:
             self._end(task, *outcome)
 
     def _end(self, task: Task[Any], value: Any, error: BaseException | None) -> None:
-        self.running -= 1
+        self._started.discard(task)
         self._alone.discard(task.alone)
         task.running.gr_context = None
         self._spare.append(task.running)
@@ -180,7 +189,7 @@ class Hub:
             task.ticks += 1
             task.rows += rows
             if error is not None:
-                self._resume(task, task.running.throw, error)
+                self._resume(task, task.running.throw, type(error), error, error.__traceback__)
             else:
                 self._resume(task, task.running.switch, result)
 
@@ -207,20 +216,17 @@ class Hub:
 
     def _run(self, calls: list[Call]) -> list[tuple[Any, BaseException | None]]:
         """One outcome for each call; a joined run that fails is run again in smaller parts."""
-        failure: Exception
         short_of_memory = False
         try:
-            return [(result, None) for result in calls[0].gather(calls)]
+            return _outcomes(calls, calls[0].gather(calls))
         except DeviceLostError as exc:
             self._lose(exc)
             return [(None, exc)] * len(calls)
-        except MemoryError as exc:
-            short_of_memory, failure = True, exc.with_traceback(None)
-        except Exception as exc:  # noqa: BLE001 -- it belongs to the task whose call it was
-            failure = exc
+        except BaseException as exc:  # noqa: BLE001 -- it belongs to the task whose call it was
+            short_of_memory = isinstance(exc, MemoryError)
+            if len(calls) == 1:
+                return [(None, exc.with_traceback(None) if short_of_memory else exc)]
         # Outside of `except`: a traceback would hold what the failed run had allocated.
-        if len(calls) == 1:
-            return [(None, failure)]
         size = (len(calls) + 1) // 2 if short_of_memory else 1
         if short_of_memory:
             self._learned_limits[calls[0].key] = sum(call.rows for call in calls[:size])
@@ -228,6 +234,14 @@ class Hub:
         return [outcome for part in parts for outcome in self._run(part)]
 
     # The end.
+
+    def _fail(self, exc: Exception) -> None:
+        """End every task, so that none waits for ever; the next ones are served."""
+        error = GenerateError(f"The lane of device {self.name!r} failed with {type(exc).__name__}.")
+        error.__cause__ = exc
+        self.waiting.clear()
+        for task in tuple(self._started):
+            self._resume(task, task.running.throw, task.stop_error or error)
 
     def _lose(self, error: DeviceLostError) -> None:
         """The device is gone: whoever waits hears it, and so does whoever comes."""
@@ -244,3 +258,9 @@ class Hub:
             self._post(task.deliver, None, error)
         for spare in self._spare:
             spare.throw()
+
+
+def _outcomes(calls: list[Call], results: Sequence[Any]) -> list[tuple[Any, BaseException | None]]:
+    if len(results) != len(calls):
+        raise RuntimeError(f"a Gather returned {len(results)} results for {len(calls)} calls")
+    return [(result, None) for result in results]

@@ -66,6 +66,8 @@ class Task(Generic[T]):
             self.ended.set_result(None)
         if self.answer.done():
             return
+        if isinstance(error, StopIteration):  # a future refuses it, and its caller would wait for ever
+            error = RuntimeError("a task of the lane raised StopIteration")
         if error is not None:
             self.answer.set_exception(error)
         else:
