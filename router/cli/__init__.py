@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from router.cli.backends import backends
 from router.cli.check import check
 from router.cli.explain import explain
-from router.cli.failures import EXIT_CODES
+from router.cli.failures import EXIT_CODES, UsageError, fail
 from router.cli.generate import generate
 
 app = typer.Typer(
@@ -56,4 +57,14 @@ def main() -> None:
     for library in ("DIFFUSERS", "TRANSFORMERS"):  # what they would say here is no news to a user
         os.environ.setdefault(f"{library}_VERBOSITY", "error")
     logging.getLogger("router").addHandler(logging.NullHandler())  # results and errors say it all
+    if "--json" in sys.argv:
+        sys.exit(_run_for_a_program())
     app(prog_name="triptych")
+
+
+def _run_for_a_program() -> Any:
+    """The exit code; a wrong command line too is told as one object on stdout."""
+    try:
+        return app(prog_name="triptych", standalone_mode=False)
+    except typer.TyperException as exc:
+        return fail(UsageError(exc.format_message()), as_json=True).exit_code

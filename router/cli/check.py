@@ -11,9 +11,9 @@ import typer
 from rich.text import Text
 
 from router.capabilities import Capabilities
-from router.cli.failures import describe, reported
-from router.cli.options import AsJson, in_options
-from router.cli.output import STDOUT, print_json
+from router.cli.failures import cause_of, describe, reported, sentence_of
+from router.cli.options import AsJson
+from router.cli.output import STDOUT, print_json, print_note
 from router.config import Limits, RouterConfig
 from router.errors import RouterError
 from router.request import GenerateRequest
@@ -111,8 +111,10 @@ def _facts(capabilities: Capabilities) -> str:
 
 def _print(line: Line) -> None:
     verdict = Text("wrong ", style="bold red") if line.error else Text("ok    ", style="green")
-    said = in_options(str(line.error)) if line.error else line.found
+    said = sentence_of(line.error) if line.error else line.found
     STDOUT.print(verdict + Text(f"{line.subject}: {said}"), soft_wrap=True)
+    if line.error and (cause := cause_of(line.error)):
+        print_note(f"underneath it was {cause}")
 
 
 def _described(line: Line) -> dict[str, Any]:

@@ -68,7 +68,11 @@ def _serves(place: int) -> Text:
 
 
 def _facts(request: GenerateRequest) -> str:
-    facts = [request.task, f"{request.width}x{request.height}", f"{request.num_inference_steps} steps"]
+    facts: list[str] = [request.task]
+    if request.width is not None and request.height is not None:  # open while no instance is known
+        facts.append(f"{request.width}x{request.height}")
+    if request.num_inference_steps is not None:
+        facts.append(f"{request.num_inference_steps} steps")
     if request.guidance_scale is not None:
         facts.append(f"guidance {request.guidance_scale:g}")
     if request.scheduler is not None:

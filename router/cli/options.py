@@ -20,7 +20,7 @@ AsJson: TypeAlias = Annotated[
     bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")
 ]
 
-_SIZE = re.compile(r"(\d{1,9})x(\d{1,9})", re.IGNORECASE | re.ASCII)
+_SIZE = re.compile(r"(\d{1,99})x(\d{1,99})", re.IGNORECASE | re.ASCII)
 _OPTIONS = {
     "guidance_scale": "--guidance",
     "num_images_per_prompt": "--n",
@@ -117,6 +117,8 @@ def in_options(sentence: str) -> str:
     """The sentence in the words of the command line: `num_inference_steps` is `--steps` here."""
     for field, option in _OPTIONS.items():
         sentence = sentence.replace(f"`{field}`", f"`{option}`")
+    for side in ("height", "width"):
+        sentence = sentence.replace(f"`{side}`", f"`--size` ({side})")
     return sentence
 
 

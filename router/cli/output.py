@@ -26,7 +26,7 @@ def print_note(text: str) -> None:
 
 
 def print_error(text: str) -> None:
-    STDERR.print(Text("error: ", style="bold red") + Text(in_options(text)), soft_wrap=True)
+    STDERR.print(Text("error: ", style="bold red") + Text(text), soft_wrap=True)
 
 
 def print_table(title: str, columns: tuple[str, ...], rows: Sequence[Sequence[str | Text]]) -> None:
