@@ -87,11 +87,14 @@ class Capabilities:
                 yield f"its graphs are made for {sizes} (height x width), not {height}x{width}."
             return
         for name, side in (("height", height), ("width", width)):
+            what, cure = f"`{name}`", "try"
+            if request.image is not None:  # the size is the picture's: another `height` alone is no cure
+                what, cure = f"the {name} of the picture in `image`", "resize it to"
             if not self.min_side <= side <= self.max_side:
-                yield f"`{name}` must be {self.min_side} to {self.max_side} pixels, not {side}."
+                yield f"{what} must be {self.min_side} to {self.max_side} pixels, not {side}."
             if side % self.size_multiple:
                 near = " or ".join(map(str, self._near(side)))
-                yield f"`{name}` must be a multiple of {self.size_multiple}, not {side}; try {near}."
+                yield f"{what} must be a multiple of {self.size_multiple}, not {side}; {cure} {near}."
 
     def _near(self, side: int) -> list[int]:
         """The multiples around `side` that are within the limits."""

@@ -92,5 +92,6 @@ async def wait_for_probes(model: ServedModel, limit_s: float | None) -> None:
     _, pending = await asyncio.wait(probes, timeout=limit_s)
     if pending:
         raise DeadlineExceededError(
-            f"The deadline passed while the instances of {model.config.name!r} were probed."
+            f"The deadline passed while the instances of {model.config.name!r} were probed;"
+            " give it a longer `deadline_s`, or come again later."
         )

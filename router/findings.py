@@ -11,6 +11,13 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 MAX_SHOWN_CHARACTERS = 60
+_SAID = {
+    "dict_type": "it must be a table",
+    "model_type": "it must be a table",
+    "too_short": "it must not be empty",
+    "tuple_type": "it must be a list",
+}
+"""What pydantic says of Python types, in the words of TOML."""
 
 
 def first_finding(exc: ValidationError, form: type[BaseModel], spell: Callable[[str], str] = str) -> str:
@@ -18,7 +25,7 @@ def first_finding(exc: ValidationError, form: type[BaseModel], spell: Callable[[
 
     `form` is the model that was validated, `spell` turns a dotted key into the user's word for it.
     """
-    first, *others = exc.errors(include_url=False)
+    first, *others = sorted(_told(exc), key=lambda error: error["type"] != "extra_forbidden")
     more = f" ({len(others)} more of its keys are wrong too.)" if others else ""
     return _finding(first, form, spell) + more
 
@@ -38,9 +45,24 @@ def _finding(error: ErrorDetails, form: type[BaseModel], spell: Callable[[str], 
         return f"`{key}` is missing; add it."
     if error["type"] == "extra_forbidden":
         return f"there is no key `{key}`; {did_you_mean(str(error['loc'][-1]), _keys_at(form, error['loc']))}"
-    said = error["msg"].removeprefix("Value error, ")
+    said = _SAID.get(error["type"], error["msg"]).removeprefix("Value error, ")
     said = f"{said[:1].lower()}{said[1:]}."
     return f"`{key}` is {_shown(error['input'])}: {said}" if key else said
+
+
+def _told(exc: ValidationError) -> list[ErrorDetails]:
+    """Without lists called too short only because what they hold is wrong.
+
+    The unknown key comes first: a typo is why another one is missing.
+    """
+    found = exc.errors(include_url=False)
+    places = [error["loc"] for error in found]
+    return [
+        error
+        for error in found
+        if error["type"] != "too_short"
+        or not any(place != error["loc"] and place[: len(error["loc"])] == error["loc"] for place in places)
+    ]
 
 
 def _dotted(location: tuple[int | str, ...]) -> str:

@@ -155,8 +155,9 @@ def _open(data: bytes, param: str) -> ImageFile:
         return pillow.JpegImagePlugin.JpegImageFile(BytesIO(data))  # type: ignore[no-any-return]
     if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
         return pillow.WebPImagePlugin.WebPImageFile(BytesIO(data))  # type: ignore[no-any-return]
-    said = "is empty" if not data else "is neither PNG, JPEG nor WebP"
-    raise _refused(param, f"{said}; give the bytes of such a file")
+    if not data:
+        raise _refused(param, "is empty; give the bytes of a PNG, JPEG or WebP file")
+    raise _refused(param, "is neither PNG, JPEG nor WebP; give the bytes of such a file")
 
 
 def _check_png(data: bytes, param: str) -> None:

@@ -49,7 +49,9 @@ def resolve(name: str) -> BackendFactory:
     module = _import(module_name, name)
     factory = getattr(module, attribute, None)
     if not callable(factory):
-        raise ConfigError(f"Backend {name!r}: module {module_name} has no class {attribute!r}.")
+        raise ConfigError(
+            f"Backend {name!r}: module {module_name} has no class {attribute!r}; correct the import string."
+        )
     return cast(BackendFactory, factory)
 
 
@@ -98,10 +100,11 @@ def _import(module_name: str, name: str) -> ModuleType:
             raise ConfigError(
                 f"Backend {name!r}: there is no module {absent!r}; install it or correct the import string."
             ) from exc
+        cure = _entry(name).install or "install the package that holds it"
         raise BackendUnavailableError(
-            f"Backend {name!r} needs {absent}, which is not installed; pip install it."
+            f"Backend {name!r} needs {absent}, which is not installed; {cure}."
         ) from exc
-    except (ImportError, OSError) as exc:  # OSError: a shared library that is not there
+    except Exception as exc:
         raise BackendUnavailableError(
             f"Backend {name!r} cannot be imported, its libraries are broken; install them again."
         ) from exc

@@ -20,6 +20,7 @@ from router.errors import InvalidRequestError
 from router.types import RawImage, Task
 
 MAX_PROMPT_CHARACTERS = 10_000
+MAX_NAME_CHARACTERS = 200
 MAX_SIDE = 16_384
 MAX_SEED = 2**63 - 1
 _MAX_SHOWN = 40  # characters of a wrong value or name in a sentence
@@ -34,6 +35,7 @@ def _picture(value: object, info: ValidationInfo) -> RawImage:
 
 _Image: TypeAlias = Annotated[RawImage, BeforeValidator(_picture)]
 _Side: TypeAlias = Annotated[int, Field(ge=8, le=MAX_SIDE, strict=True)]
+_Name: TypeAlias = Annotated[str, Field(min_length=1, max_length=MAX_NAME_CHARACTERS)]
 _Flag: TypeAlias = Annotated[bool, Field(strict=True)]
 _Number: TypeAlias = Annotated[float, Field(allow_inf_nan=False, strict=True)]
 
@@ -57,7 +59,7 @@ class GenerateRequest(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
 
-    model: str | None = None
+    model: _Name | None = None
     """Public name of the model; `None` is the configured default."""
     prompt: str = Field(default="", max_length=MAX_PROMPT_CHARACTERS)
     negative_prompt: str | None = Field(default=None, max_length=MAX_PROMPT_CHARACTERS)
@@ -76,7 +78,7 @@ class GenerateRequest(BaseModel):
     """Same size as `image`; white is painted anew, black is kept."""
     strength: Annotated[_Number, Field(ge=0, le=1)] | None = None
     """0 keeps `image`, 1 ignores it."""
-    scheduler: str | None = None
+    scheduler: _Name | None = None
     """A Diffusers class name, with or without `Scheduler` at its end."""
     loras: tuple[LoraRequest, ...] = ()
     reproducible: _Flag = False

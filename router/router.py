@@ -92,7 +92,7 @@ class BackendRouter:
         task = self._current_task()
         self._tasks.add(task)
         try:
-            if request is None or fields:
+            if fields or not isinstance(request, GenerateRequest):
                 request = await _as_request(request, fields)
             result = await self._generate(request, on_event, task)
         except (asyncio.CancelledError, RequestCancelledError):
@@ -263,9 +263,14 @@ def _result(
     )
 
 
-async def _as_request(request: GenerateRequest | None, fields: Mapping[str, Any]) -> GenerateRequest:
+async def _as_request(request: object, fields: Mapping[str, Any]) -> GenerateRequest:
     """Pictures are decoded in a thread; everything else is checked here and now."""
     if request is not None:
+        if not isinstance(request, GenerateRequest):
+            kind = type(request).__name__
+            raise InvalidRequestError(
+                f"The request is of type {kind}; give the fields by name, `prompt=...`, or a GenerateRequest."
+            )
         if fields:
             raise InvalidRequestError(
                 f"Give a whole request or its fields, not both: {', '.join(fields)} came beside a request."
