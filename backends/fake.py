@@ -16,7 +16,7 @@ import asyncio
 import hashlib
 import time
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -70,7 +70,7 @@ class FakeOptions(BaseModel):
     steps: int = Field(default=4, ge=1)
     tasks: tuple[Task, ...] = TASKS
     schedulers: tuple[str, ...] = ("DDIM", "EulerDiscrete")
-    profiles: tuple[str, ...] = ()
+    profiles: tuple[Annotated[str, Field(pattern=r"^[1-9]\d*x[1-9]\d*$")], ...] = ()
     """Fixed sizes, `HEIGHTxWIDTH`; empty takes any."""
     negative_prompt: bool = True
     weights_bytes: int = Field(default=1_000_000, ge=0)

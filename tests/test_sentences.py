@@ -92,3 +92,11 @@ def test_a_typo_is_told_before_what_follows_from_it(tmp_path: Path, text: str, s
         load_config(environ={}, directory=tmp_path)
     assert said in str(refused.value)
     assert "more of its keys" not in str(refused.value) or "instanses" in text
+
+
+async def test_a_fake_profile_that_is_no_size_is_refused_by_name():
+    odd = InstanceConfig(name="odd", backend="fake", options={"profiles": ["axb"]})
+    model = FAKE.model_copy(update={"instances": (odd,)})
+    async with BackendRouter(RouterConfig(models=(model,), default_model="demo")) as router:
+        with pytest.raises(ConfigError, match=r"option `profiles\.0` is 'axb'"):
+            await router.generate(prompt="a circle")
