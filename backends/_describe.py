@@ -40,13 +40,12 @@ def capabilities(
     vae, denoiser = folder.config("vae"), folder.config("unet") or folder.config("transformer")
     cell = 2 ** (len(vae.get("block_out_channels", [0] * 4)) - 1)
     multiple = cell * (2 if "transformer" in folder.components() else 1)
-    side = int(denoiser.get("sample_size") or _LATENT_SIDE) * cell
     parameters = _tasks.parameters(kind)
     return Capabilities(
         family=_tasks.family(kind),
         pipeline=kind.__name__,
-        tasks=frozenset(_tasks.pipeline_classes(kind)),
-        defaults=Defaults(side, side, *_default_steps_and_guidance(parameters, denoiser)),
+        tasks=frozenset(_tasks.tasks_of(kind, denoiser, vae)),
+        defaults=Defaults(*_default_size(denoiser, cell), *_default_steps_and_guidance(parameters, denoiser)),
         footprint=_footprint(folder, vae, denoiser, dtype, options),
         device=device,
         dtype=str(dtype).removeprefix("torch."),
@@ -55,6 +54,7 @@ def capabilities(
         schedulers=tuple(_tasks.schedulers(_scheduler(folder))),
         negative_prompt="negative_prompt" in parameters,
         true_cfg="true_cfg_scale" in parameters,
+        previews="callback_on_step_end" in parameters and vae.get("_class_name") == "AutoencoderKL",
         device_memory_bytes=_device_memory_bytes(device),
         notes=_notes(folder, options),
     )
@@ -88,9 +88,22 @@ def _default_steps_and_guidance(parameters: Any, denoiser: dict[str, Any]) -> tu
     return steps, float(guidance.default)
 
 
+def _default_size(denoiser: dict[str, Any], cell: int) -> tuple[int, int]:
+    """Height and width in pixels; `sample_size` is one number, or two."""
+    size = denoiser.get("sample_size") or _LATENT_SIDE
+    height, width = size if isinstance(size, list) else (size, size)
+    return height * cell, width * cell
+
+
 def _scheduler(folder: ModelFolder) -> Any:
     config = folder.config("scheduler")
-    return getattr(diffusers, config["_class_name"]).from_config(config)
+    name = config.get("_class_name")
+    kind = getattr(diffusers, name, None) if isinstance(name, str) else None
+    if kind is None:
+        raise LoadError(
+            f"The model's scheduler class {name!r} is not one of diffusers {diffusers.__version__}."
+        )
+    return kind.from_config(config)
 
 
 def _min_side(denoiser: dict[str, Any], multiple: int) -> int:

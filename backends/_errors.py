@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import logging
+import traceback
 
 from router.errors import DeviceLostError, GenerateError, MemoryBudgetError, RouterError
 
 _LOG = logging.getLogger("router.backends")
 
-_LOST = ("illegal memory access", "device-side assert", "unspecified launch failure", "ECC error")
+_LOST = (
+    "illegal memory access",
+    "misaligned address",
+    "illegal instruction",
+    "invalid program counter",
+    "hardware stack error",
+    "device-side assert",
+    "unspecified launch failure",
+    "the launch timed out",
+    "ECC error",
+)
 """What CUDA says once its state in this process is beyond repair: CUDA Runtime API, error codes."""
 
 _MEMORY = ("out of memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
@@ -30,19 +41,29 @@ def as_router_error(exc: Exception, instance: str) -> RouterError:
     Raises `DeviceLostError` instead of returning it, so that the lane hears of it.
     """
     if isinstance(exc, RouterError):
+        forget_frames(exc)
         return exc
     _LOG.warning("%s failed", instance, exc_info=exc)
+    forget_frames(exc)
     if is_device_lost(exc):
         raise DeviceLostError(f"The device of {instance} failed; restart the process.") from exc
     error: RouterError
     if is_out_of_memory(exc):
-        exc = exc.with_traceback(None)  # its frames would hold the memory that is short
         error = MemoryBudgetError(f"{instance} ran out of device memory; ask for a smaller picture.")
     else:
         error = GenerateError(f"{instance} failed with {type(exc).__name__}; see its log.")
         error.instance = instance
     error.__cause__ = exc
     return error
+
+
+def forget_frames(exc: BaseException | None) -> None:
+    """Let go of what the frames of an exception and its causes hold, tensors mostly; their lines stay."""
+    seen = set()
+    while exc is not None and id(exc) not in seen:
+        seen.add(id(exc))
+        traceback.clear_frames(exc.__traceback__)
+        exc = exc.__cause__ or exc.__context__
 
 
 def _says(exc: BaseException, phrases: tuple[str, ...]) -> bool:

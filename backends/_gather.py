@@ -32,6 +32,7 @@ BATCHED: Mapping[str, frozenset[str]] = {
             "encoder_attention_mask",
             "added_cond_kwargs.text_embeds",
             "added_cond_kwargs.time_ids",
+            "added_cond_kwargs.image_embeds",
             "down_block_additional_residuals",
             "mid_block_additional_residual",
         }
@@ -54,6 +55,8 @@ UNUSED: Mapping[str, frozenset[str]] = {"AutoencoderKL": frozenset({"generator"}
 
 _ROW_COUNTERS = ("sample", "hidden_states", "input_ids", "z")
 _SCALAR_PER_ROW = "timestep"
+_PLAIN = (str, int, float, torch.dtype, type(None))
+"""Of these `==` is a plain truth; of tensors and arrays it is not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +65,7 @@ class Arguments:
 
     values: Mapping[str, Any]
     rows: int
+    device: torch.device | None
 
 
 class Digests:
@@ -111,13 +115,14 @@ class Gathering:
         """One call as the lane takes it. `share=False`: it joins no other."""
         given = dict(zip(self._names, args, strict=False)) | dict(kwargs)
         values = {name: value for name, value in given.items() if name not in self._unused}
-        rows = next((int(values[name].shape[0]) for name in _ROW_COUNTERS if name in values), 1)
+        counter = next((values[name] for name in _ROW_COUNTERS if values.get(name) is not None), None)
+        rows, device = (1, None) if counter is None else (int(counter.shape[0]), counter.device)
         share = share and bool(self._batched)
         key: Hashable = object()
         if share:
             parts = [self._key(name, values[name], rows, digests) for name in sorted(values)]
             key = (id(self), *parts)
-        return Call(key, rows, self, Arguments(values, rows))
+        return Call(key, rows, self, Arguments(values, rows, device))
 
     def __call__(self, calls: Sequence[Call]) -> Sequence[Any]:
         taken: list[Arguments] = [call.arguments for call in calls]
@@ -125,12 +130,17 @@ class Gathering:
         try:
             if len(taken) == 1 and (not self._batched or self._bucket(rows) == rows <= self.row_limit):
                 return [self._function(**taken[0].values)]
+            device = taken[0].device
             values = {
-                name: self._join(name, [(a.values[name], a.rows) for a in taken]) for name in taken[0].values
+                name: self._join(name, [(a.values[name], a.rows) for a in taken], device)
+                for name in taken[0].values
             }
             return _split(self._run(values, rows), [arguments.rows for arguments in taken])
         except RuntimeError as exc:
-            raise _as_lane_error(exc) from exc
+            error = _as_lane_error(exc)
+            if error is exc:  # its own cause, it would hold itself and its frames
+                raise
+            raise error from exc
 
     def _run(self, values: dict[str, Any], rows: int) -> Any:
         """Run all rows, in slices of at most the row limit."""
@@ -138,7 +148,9 @@ class Gathering:
         if rows <= limit:
             return self._run_padded(values, rows)
         slices = [(start, min(start + limit, rows)) for start in range(0, rows, limit)]
-        parts = [self._run_padded(self._rows(values, slice(*ends)), ends[1] - ends[0]) for ends in slices]
+        parts = [
+            self._run_padded(self._rows(values, rows, slice(*ends)), ends[1] - ends[0]) for ends in slices
+        ]
         return _concatenate(parts)
 
     def _run_padded(self, values: dict[str, Any], rows: int) -> Any:
@@ -146,14 +158,18 @@ class Gathering:
         if bucket == rows:
             return self._function(**values)
         padding = list(range(rows)) + [rows - 1] * (bucket - rows)
-        return _split(self._function(**self._rows(values, padding)), [rows, bucket - rows])[0]
+        return _split(self._function(**self._rows(values, rows, padding)), [rows, bucket - rows])[0]
 
     def _bucket(self, rows: int) -> int:
         return next((bucket for bucket in self._row_buckets if bucket >= rows), rows)
 
-    def _rows(self, values: dict[str, Any], index: slice | list[int]) -> dict[str, Any]:
-        """The same arguments with only these rows of what has a batch axis."""
-        return {name: self._map(name, value, lambda tensor: tensor[index]) for name, value in values.items()}
+    def _rows(self, values: dict[str, Any], rows: int, index: slice | list[int]) -> dict[str, Any]:
+        """The same arguments with only these of their rows; what the module broadcasts stays whole."""
+
+        def chosen(tensor: torch.Tensor) -> torch.Tensor:
+            return tensor[index] if _has_rows(tensor, rows) else tensor
+
+        return {name: self._map(name, value, chosen) for name, value in values.items()}
 
     def _map(self, path: str, value: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
         if isinstance(value, Mapping):
@@ -162,18 +178,18 @@ class Gathering:
             return value
         return pytree.tree_map_only(torch.Tensor, change, value)
 
-    def _join(self, path: str, parts: list[tuple[Any, int]]) -> Any:
+    def _join(self, path: str, parts: list[tuple[Any, int]], device: torch.device | None) -> Any:
         """The values of one argument, of all calls, as one. Unbatched ones are equal: the key says so."""
         first = parts[0][0]
         if isinstance(first, Mapping):
             return {
-                name: self._join(f"{path}.{name}", [(value[name], rows) for value, rows in parts])
+                name: self._join(f"{path}.{name}", [(value[name], rows) for value, rows in parts], device)
                 for name in first
             }
         if path not in self._batched or first is None:
             return first
         if path == _SCALAR_PER_ROW:
-            return torch.cat([_per_row(value, rows) for value, rows in parts])
+            return torch.cat([_per_row(value, rows).to(device) for value, rows in parts])
         return _concatenate([value for value, _ in parts])
 
     def _key(self, path: str, value: Any, rows: int, digests: Digests) -> Hashable:
@@ -187,13 +203,24 @@ class Gathering:
             return path, *(_shape_key(leaf, rows) for leaf in leaves)
         if isinstance(value, torch.Tensor):
             return path, value.dtype, tuple(value.shape), digests.of(value)
-        return path, value if isinstance(value, Hashable) else object()
+        return path, _plain(value)
+
+
+def _plain(value: Any) -> Hashable:
+    """The value where it can be compared; else what equals nothing, so that the call runs alone."""
+    if isinstance(value, list | tuple):
+        return tuple(map(_plain, value))
+    return value if isinstance(value, _PLAIN) else object()
+
+
+def _has_rows(tensor: torch.Tensor, rows: int) -> bool:
+    return tensor.ndim > 0 and tensor.shape[0] == rows
 
 
 def _shape_key(leaf: Any, rows: int) -> Hashable:
     if not isinstance(leaf, torch.Tensor):
-        return leaf if isinstance(leaf, Hashable) else object()
-    if leaf.shape[0] != rows:
+        return _plain(leaf)
+    if not _has_rows(leaf, rows):
         return object()  # broadcast by the module: only it knows how
     return leaf.dtype, leaf.device, tuple(leaf.shape[1:])
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable
-from typing import TypeAlias
+from collections.abc import Awaitable, Callable, Hashable, Sequence
+from typing import TypeAlias, TypeVar
 
 from backends._errors import as_router_error
 from router.errors import DeviceLostError, RequestCancelledError
@@ -17,6 +17,8 @@ from router.hub import Shared
 from router.lane import Lane
 from router.request import GenerateRequest
 from router.types import Generated, OnEvent, Picture, RawImage, Step, ignore_event
+
+T = TypeVar("T")
 
 Report: TypeAlias = Callable[[int, int, RawImage | None], None]
 """`report(index, total, preview)`: step `index` of `total` is done, counted from 1."""
@@ -44,8 +46,7 @@ class LaneBackend(ABC):
         self, request: GenerateRequest, on_event: OnEvent, deadline_s: float | None
     ) -> Generated:
         runs = [self._run(request, index, seed, on_event) for index, seed in enumerate(request.seeds)]
-        # `gather` hands a cancellation on, and ends only when every picture's task has ended.
-        made = [await runs[0]] if len(runs) == 1 else await asyncio.gather(*runs)
+        made = [await runs[0]] if len(runs) == 1 else await _all(runs)
         pictures = tuple(picture for picture, _ in made)
         if all(picture.error for picture in pictures):
             assert pictures[0].error is not None
@@ -68,11 +69,19 @@ class LaneBackend(ABC):
 
         def task() -> tuple[Picture, Shared]:
             try:
-                picture = Picture(index, seed, self.picture(request, seed, report))
+                return Picture(index, seed, self.picture(request, seed, report)), lane.shared()
             except (RequestCancelledError, DeviceLostError):
                 raise
             except Exception as exc:  # noqa: BLE001 -- the edge: a library's exception becomes ours
-                picture = Picture(index, seed, error=as_router_error(exc, self.name))
-            return picture, lane.shared()
+                return Picture(index, seed, error=as_router_error(exc, self.name)), lane.shared()
 
         return await lane.run(task, alone=self.alone())
+
+
+async def _all(runs: Sequence[Awaitable[T]]) -> list[T]:
+    """Their values, or the first error, once all have ended; a cancellation is handed on to each."""
+    outcomes = await asyncio.gather(*runs, return_exceptions=True)
+    for outcome in outcomes:
+        if isinstance(outcome, BaseException):
+            raise outcome
+    return [outcome for outcome in outcomes if not isinstance(outcome, BaseException)]

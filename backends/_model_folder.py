@@ -88,11 +88,12 @@ class ModelFolder:
                 raise self._error(f"has a damaged file {file.parent.name}/{file.name}; copy it again")
             try:
                 header: dict[str, Any] = json.loads(stream.read(length))
-            except ValueError as exc:
+                tensors = [tensor for key, tensor in header.items() if key != "__metadata__"]
+                ends = [tensor["data_offsets"][1] for tensor in tensors if math.prod(tensor["shape"]) >= 0]
+            except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as exc:
                 raise self._error(
                     f"has a damaged file {file.parent.name}/{file.name}; copy it again"
                 ) from exc
-        ends = [tensor["data_offsets"][1] for key, tensor in header.items() if key != "__metadata__"]
         if size != 8 + length + max(ends, default=0):
             raise self._error(f"has a file cut short, {file.parent.name}/{file.name}; copy it again")
         return header

@@ -8,6 +8,7 @@ are (torch, ONNX Runtime sessions) and how they are read is the affair of who in
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
 import inspect
 from abc import abstractmethod
@@ -19,12 +20,13 @@ import torch
 from PIL import Image
 
 from backends import _preview, _tasks
+from backends._errors import forget_frames
 from backends._gather import Gathering
 from backends._lane import LaneBackend, Report
 from backends._prompt import check_prompt
 from backends._stand_in import StandIn
 from router.capabilities import scheduler_name
-from router.errors import InvalidRequestError
+from router.errors import BackendUnavailableError, InvalidRequestError
 from router.request import GenerateRequest
 from router.types import RawImage, Task
 
@@ -50,6 +52,7 @@ class PipelineBackend(LaneBackend):
         self._gatherings: dict[str, Gathering] = {}
         self._schedulers: dict[str, Any] = {}
         self._rgb: torch.Tensor | None = None
+        self._vae_dtype: torch.dtype | None = None
 
     @abstractmethod
     def read(self) -> Any:
@@ -65,10 +68,19 @@ class PipelineBackend(LaneBackend):
 
     async def load(self) -> None:
         pipeline = await _on_a_thread_of_its_own(self.read)
-        await self.lane.run(lambda: self._make_ready(pipeline))
+        try:
+            await self.lane.run(lambda: self._make_ready(pipeline))
+        except BaseException as exc:  # cancelled, too: nobody knows then that something was loaded
+            forget_frames(exc)
+            del pipeline
+            await self.unload()
+            raise
 
     async def unload(self) -> None:
-        await self.lane.run(self._let_go)
+        try:
+            await self.lane.run(self._let_go)
+        except BackendUnavailableError:  # the lane is lost or closed, and its memory must go all the same
+            await asyncio.to_thread(self._let_go)
 
     def alone(self) -> Hashable | None:
         return id(self) if self.one_at_a_time else None
@@ -77,7 +89,11 @@ class PipelineBackend(LaneBackend):
         pipeline = self._pipeline_of(request)
         check_prompt(pipeline, request, self._parameters[request.task])
         arguments = self._arguments(request, seed, pipeline, report)
-        return _only_image(pipeline(**arguments))
+        try:
+            return _only_image(pipeline(**arguments))
+        except BaseException:
+            self._restore_vae(pipeline)
+            raise
 
     # On the lane's thread.
 
@@ -87,8 +103,9 @@ class PipelineBackend(LaneBackend):
         pipeline.set_progress_bar_config(disable=True)
         _forget_needless_upcast(pipeline)
         self._schedulers = _tasks.schedulers(pipeline.scheduler)
+        self._vae_dtype = getattr(getattr(pipeline, "vae", None), "dtype", None)
         self._gatherings = self._make_gatherings(pipeline)
-        for task, kind in _tasks.pipeline_classes(type(pipeline)).items():
+        for task, kind in _tasks.tasks_of(type(pipeline), *_configs(pipeline)).items():
             self._parameters[task] = _tasks.parameters(kind)
             made = self._pipelines[task] = copy.copy(_tasks.with_components_of(kind, pipeline))
             if not self.one_at_a_time:
@@ -114,7 +131,8 @@ class PipelineBackend(LaneBackend):
     def _let_go(self) -> None:
         self._pipelines, self._gatherings, self._rgb = {}, {}, None
         if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+            with contextlib.suppress(RuntimeError):  # the device is lost
+                torch.cuda.empty_cache()
 
     # Inside a task.
 
@@ -149,12 +167,12 @@ class PipelineBackend(LaneBackend):
             "image": _to_pil(request.image, "RGB"),
             "mask_image": _to_pil(request.mask_image, "L"),
             "strength": request.strength,
+            "callback_on_step_end": self._at_step_end(request, report),
         }
         given = {name: value for name, value in wanted.items() if value is not None and name in accepted}
         return given | {
             # On the CPU torch draws in float32 and casts: every dtype and device starts from one noise.
             "generator": torch.Generator("cpu").manual_seed(seed),
-            "callback_on_step_end": self._at_step_end(request, report),
             "output_type": "pil",
         }
 
@@ -163,7 +181,7 @@ class PipelineBackend(LaneBackend):
             self.lane.check_stop()
             # Second-order schedulers (Heun) go twice through a step: 2 N - 1 calls for N steps.
             order = pipeline.scheduler.order
-            last = pipeline.num_timesteps - 1
+            last = (getattr(pipeline, "num_timesteps", None) or len(pipeline.scheduler.timesteps)) - 1
             if index % order == order - 1 or index == last:
                 preview = self._preview(pipeline, request, tensors["latents"]) if request.previews else None
                 report(index // order + 1, last // order + 1, preview)
@@ -171,10 +189,16 @@ class PipelineBackend(LaneBackend):
 
         return at_step_end
 
+    def _restore_vae(self, pipeline: Any) -> None:
+        """Some pipelines cast the VAE for a while; one that failed then would leave it so for all."""
+        vae = getattr(pipeline, "vae", None)
+        if vae is not None and vae.dtype != self._vae_dtype:
+            vae.to(self._vae_dtype)
+
     def _preview(self, pipeline: Any, request: GenerateRequest, latents: torch.Tensor) -> RawImage:
-        vae = self._pipelines["text-to-image"].vae
+        vae = pipeline.vae
         if self._rgb is None:
-            self._rgb = _preview.fit(vae, pipeline.vae_scale_factor)
+            self._rgb = _preview.fit(vae, pipeline.vae_scale_factor, pipeline._execution_device)
         if latents.ndim == 3:  # FLUX packs 2x2 cells into one token: [1, tokens, channels * 4]
             latents = pipeline._unpack_latents(
                 latents, request.height, request.width, pipeline.vae_scale_factor
@@ -208,6 +232,13 @@ def _forget_needless_upcast(pipeline: Any) -> None:
     vae = getattr(pipeline, "vae", None)
     if vae is not None and vae.dtype == torch.float32 and getattr(vae.config, "force_upcast", False):
         vae.register_to_config(force_upcast=False)
+
+
+def _configs(pipeline: Any) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """The configurations of the denoiser and of the VAE; empty where the pipeline has none."""
+    modules = (getattr(pipeline, name, None) for name in ("unet", "vae"))
+    denoiser, vae = (getattr(module, "config", {}) for module in modules)
+    return denoiser, vae
 
 
 def _upcasts(vae: Any) -> bool:

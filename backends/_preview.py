@@ -7,6 +7,8 @@ previews, at the cost of one encoding and, per step, one small matrix product.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from router.types import RawImage
@@ -15,14 +17,16 @@ PATCHES = 6
 """Grey and colour steps per side of the fitting picture: 36 colours."""
 
 
-def fit(vae: torch.nn.Module, cell: int) -> torch.Tensor:
-    """The map of this VAE as [channels + 1, 3]; `cell` is the pixels of a latent cell's side."""
+def fit(vae: Any, cell: int, device: torch.device) -> torch.Tensor:
+    """The map of this VAE as [channels + 1, 3]; `cell` is the pixels of a latent cell's side.
+
+    `device` is where the VAE runs: an offloaded one rests elsewhere.
+    """
     colours = _colours()  # [36, 3] in -1..1
     side = PATCHES * cell * 2  # two cells a patch, so that borders between colours weigh little
     grid = colours.reshape(1, PATCHES, PATCHES, 3).permute(0, 3, 1, 2)
     picture = torch.nn.functional.interpolate(grid, (side, side), mode="nearest")
-    parameter = next(vae.parameters())
-    encoded = vae.encode(picture.to(parameter.device, parameter.dtype)).latent_dist.mode()  # type: ignore[operator]
+    encoded = vae.encode(picture.to(device, vae.dtype)).latent_dist.mode()
     latents = encoded.float().cpu()[0].flatten(1).T  # [cells, channels]
     wanted = torch.nn.functional.avg_pool2d(picture, cell)[0].flatten(1).T  # [cells, 3]
     fitted: torch.Tensor = torch.linalg.lstsq(_with_one(latents), wanted).solution

@@ -39,6 +39,9 @@ class StandIn:
         target = super() if name in self._OWN else self._module
         target.__setattr__(name, value)
 
+    def __delattr__(self, name: str) -> None:
+        delattr(self._module, name)
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if self._method == "__call__":
             return self._gathered(*args, **kwargs)

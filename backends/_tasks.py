@@ -40,6 +40,17 @@ def pipeline_classes(kind: type) -> dict[Task, type]:
     return found or {"text-to-image": kind}
 
 
+def tasks_of(kind: type, denoiser: Mapping[str, Any], vae: Mapping[str, Any]) -> dict[Task, type]:
+    """The same, for a model with these configurations.
+
+    A UNet that takes the mask and the masked picture beside the latents can only inpaint.
+    """
+    classes = pipeline_classes(kind)
+    if denoiser.get("in_channels") != 2 * vae.get("latent_channels", 0) + 1:
+        return classes
+    return {task: kind for task, kind in classes.items() if task == "inpainting"}
+
+
 def with_components_of(kind: type, pipeline: Any) -> Any:
     """A pipeline of another class over the very same modules; nothing is copied or cast."""
     if type(pipeline) is kind:

@@ -17,13 +17,14 @@ import transformers.utils.logging
 from pydantic import BaseModel, ConfigDict, Field
 
 from backends import _describe, _shipped
+from backends._errors import forget_frames, is_out_of_memory
 from backends._model_folder import ModelFolder
 from backends._options import read_options
 from backends._pipeline import PipelineBackend
 from router.backend import Lanes
 from router.capabilities import Capabilities
 from router.config import InstanceConfig
-from router.errors import ConfigError, LoadError
+from router.errors import ConfigError, LoadError, RouterError
 
 _LOG = logging.getLogger("router.backends")
 
@@ -67,6 +68,11 @@ class DiffusersBackend(PipelineBackend):
     async def probe(self) -> Capabilities:
         device = _device(self._instance)
         dtype = _dtype(self._instance, device)
+        if self.options.offload != "none" and device.startswith("cpu"):
+            raise ConfigError(
+                f"{self.name}: option `offload` is {self.options.offload!r}, but `device` is the CPU;"
+                " drop one."
+            )
         self.lane = self._lanes(device)
         return await asyncio.to_thread(self._describe, device, dtype)
 
@@ -75,12 +81,18 @@ class DiffusersBackend(PipelineBackend):
             await self.probe()
         try:
             await super().load()
-        except (OSError, ValueError, RuntimeError, ImportError) as exc:
+        except RouterError:
+            raise
+        except Exception as exc:
             _LOG.warning("%s could not load its model", self.name, exc_info=exc)
-            raise LoadError(
-                f"{self.name} could not load its model ({type(exc).__name__}); see its log.",
-                instance=self.name,
-            ) from exc
+            forget_frames(exc)
+            raise self._load_error(exc) from exc
+
+    def _load_error(self, exc: Exception) -> LoadError:
+        said = f"{self.name} could not load its model ({type(exc).__name__}); see its log."
+        if is_out_of_memory(exc):
+            said = f"{self.name} found too little memory to load its model; choose a smaller `dtype`."
+        return LoadError(said, instance=self.name)
 
     def peak_bytes(self) -> int | None:
         device = torch.device(self.lane.name)
@@ -221,8 +233,4 @@ def _checked(options: DiffusersOptions, instance: InstanceConfig) -> DiffusersOp
         options = options.model_copy(update={"row_buckets": (1, 2, 4, 8, 16)})
     if options.compile and options.offload != "none":
         raise ConfigError(f"{instance.name}: options `compile` and `offload` do not go together; drop one.")
-    if options.offload != "none" and instance.device.startswith("cpu"):
-        raise ConfigError(
-            f"{instance.name}: option `offload` is {options.offload!r}, but `device` is the CPU; drop one."
-        )
     return options

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import os
+import shutil
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
@@ -72,3 +73,11 @@ async def lane(lanes: Callable[[str], Lane]) -> Lane:
 def miniatures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder in which `miniature(family, folder)` keeps what it has built."""
     return tmp_path_factory.mktemp("miniatures")
+
+
+@pytest.fixture
+def folder(miniatures: Path, tmp_path: Path) -> Path:
+    """A miniature model that a test may damage."""
+    from tests.miniatures import miniature
+
+    return Path(shutil.copytree(miniature("sd15", miniatures), tmp_path / "model"))

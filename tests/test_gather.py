@@ -212,3 +212,42 @@ def test_the_librarys_errors_become_the_lanes(model: Any, says: str, raised: typ
     gathering = Gathering(model, row_limit=4, compiled=fail)
     with pytest.raises(raised):
         gathering([call(gathering, **rows(1), timestep=1)])
+
+
+def test_lists_are_compared_by_what_is_in_them(gathering: Gathering) -> None:
+    def key(layers: Any) -> Any:
+        return call(gathering, **rows(1), timestep=1, cross_attention_kwargs=layers).key
+
+    assert key([7, 8]) == key([7, 8]) != key([7, 9])
+    assert key((torch.ones(2),)) != key((torch.ones(2),))
+
+
+def test_what_the_module_broadcasts_runs_alone_and_whole(model: UNet2DConditionModel) -> None:
+    gathering = Gathering(model, row_limit=2, row_buckets=(2,))
+    values = {"sample": torch.ones(3, 1, 1, 1), "encoder_hidden_states": torch.full((1, 1, 1), 5.0)}
+    one, other = (call(gathering, **values, timestep=torch.tensor(1)) for _ in range(2))
+    assert one.key != other.key
+    assert gathering([one])[0][0].flatten().tolist() == [8, 8, 8]
+    call(gathering, **{**values, "encoder_hidden_states": torch.tensor(5.0)}, timestep=1)
+
+
+def test_joined_timesteps_are_where_the_sample_is() -> None:
+    """A UNet brings a scalar to its device itself, but not the row of many."""
+    seen: list[torch.Tensor] = []
+
+    def forward(sample: torch.Tensor, timestep: torch.Tensor, **others: Any) -> Any:
+        seen.append(timestep)
+        return (sample,)
+
+    gathering = Gathering(UNet2DConditionModel(), row_limit=4, compiled=forward)
+    there = {name: tensor.to("meta") for name, tensor in rows(1).items()}
+    gathering([call(gathering, **there, timestep=timestep) for timestep in (3, torch.tensor(4))])
+    assert seen[0].device.type == "meta"
+
+
+def test_an_error_of_the_module_is_not_its_own_cause(gathering: Gathering) -> None:
+    """It would hold itself, and with it all that the module had allocated."""
+    wrong = call(gathering, **{**rows(1), "encoder_hidden_states": None}, timestep=torch.ones(3))
+    with pytest.raises(RuntimeError) as caught:
+        gathering([wrong])
+    assert caught.value.__cause__ is None

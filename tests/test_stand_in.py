@@ -42,6 +42,8 @@ async def test_it_passes_for_the_module(lanes: Callable[[str], Lane]) -> None:
     assert stand_in.dtype == torch.float32
     stand_in.marked = "kept"
     assert unet.marked == "kept"
+    del stand_in.marked
+    assert not hasattr(unet, "marked")
 
 
 async def test_only_the_named_method_is_handed_over(lanes: Callable[[str], Lane]) -> None:
