@@ -45,7 +45,10 @@ class ModelFolder:
             folder = self.folder / name
             if not folder.is_dir():
                 raise self._error(f"lacks the folder {name!r} that its model_index.json names; copy it again")
+            if not any(folder.iterdir()):
+                raise self._error(f"has nothing in the folder {name!r}; copy it again")
             if not name.startswith(_NO_WEIGHTS):
+                self._check_config(name)
                 self._check_weights(folder)
 
     def parameters(self) -> int:
@@ -57,6 +60,10 @@ class ModelFolder:
             for key, tensor in self._header(file).items()
             if key != "__metadata__"
         )
+
+    def _check_config(self, component: str) -> None:
+        if not self.config(component):
+            raise self._error(f"has an empty {component}/config.json; copy it again")
 
     def _check_weights(self, folder: Path) -> None:
         files = _weight_files(folder)

@@ -109,6 +109,10 @@ class DiffusersBackend(PipelineBackend):
 
     def _find(self) -> Path:
         """The local folder of the source; a hub id is fetched, its weights only as safetensors."""
+        if not self._instance.source:
+            raise ConfigError(
+                f"{self.name}: `source` is missing; name a model folder, a hub id or `shipped:shapes`."
+            )
         source = _shipped.resolve(self._instance.source)
         if Path(source).is_dir():
             return Path(source)

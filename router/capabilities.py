@@ -105,8 +105,8 @@ class Capabilities:
     def _parameter_reasons(self, request: GenerateRequest) -> Iterator[str]:
         if request.guidance_scale is not None and self.defaults.guidance_scale is None:
             yield "`guidance_scale` has no effect on this model; leave it out."
-        if request.true_cfg_scale is not None and not self.true_cfg:
-            yield "`true_cfg_scale` is not a parameter of this model; use `guidance_scale`."
+        if request.true_cfg_scale is not None:
+            yield from self._true_cfg_reasons(request)
         if request.negative_prompt is not None:
             yield from self._negative_prompt_reasons(request)
         steps, strength = request.num_inference_steps, request.strength
@@ -127,6 +127,12 @@ class Capabilities:
             yield "it cannot promise `reproducible` pictures."
         if request.previews and not self.previews:
             yield "it has no `previews`."
+
+    def _true_cfg_reasons(self, request: GenerateRequest) -> Iterator[str]:
+        if not self.true_cfg:
+            yield "`true_cfg_scale` is not a parameter of this model; use `guidance_scale`."
+        if request.negative_prompt is None:
+            yield "`true_cfg_scale` has no effect without a `negative_prompt`; give one or leave it out."
 
     def _negative_prompt_reasons(self, request: GenerateRequest) -> Iterator[str]:
         if not self.negative_prompt:

@@ -76,7 +76,7 @@ def miniatures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def folder(miniatures: Path, tmp_path: Path) -> Path:
+def model_folder(miniatures: Path, tmp_path: Path) -> Path:
     """A miniature model that a test may damage."""
     from tests.miniatures import miniature
 

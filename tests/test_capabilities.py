@@ -63,6 +63,11 @@ def test_what_it_can_do_has_no_reason_against_it():
             "`strength` 0.04 leaves none of the 20 `num_inference_steps` to do; it must be at least 0.05.",
         ),
         (
+            {"true_cfg": True},
+            {"true_cfg_scale": 2},
+            "`true_cfg_scale` has no effect without a `negative_prompt`; give one or leave it out.",
+        ),
+        (
             {},
             {"true_cfg_scale": 2},
             "`true_cfg_scale` is not a parameter of this model; use `guidance_scale`.",

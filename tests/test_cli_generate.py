@@ -134,3 +134,10 @@ def test_one_prompt_that_fails_leaves_the_others_alone(folder: Path):
     assert as_object(result)["errors"][0]["code"] == "generate_failed"
     assert "error: " in result.stderr
     assert pictures_in(folder) == ["out.png"]
+
+
+def test_more_prompts_than_may_run_and_wait_take_turns(folder: Path):
+    configure(folder, "[limits]\nconcurrency = 1\nqueue = 0\n" + DEMO)
+    result = triptych("generate", "a", "b", "c", "d", "-o", "out.png")
+    assert result.exit_code == 0
+    assert pictures_in(folder) == ["out-1.png", "out-2.png", "out-3.png", "out-4.png", "out.png"]

@@ -37,8 +37,8 @@ class Broken(Gathering):
 
 
 @pytest.fixture
-async def broken(folder: Path, lanes: Lanes) -> tuple[DiffusersBackend, type[Broken]]:
-    backend = await loaded(lanes, folder)
+async def broken(model_folder: Path, lanes: Lanes) -> tuple[DiffusersBackend, type[Broken]]:
+    backend = await loaded(lanes, model_folder)
     kind = type("ThisBroken", (Broken,), {})
     backend._gatherings["unet"].__class__ = kind
     return backend, kind
@@ -135,7 +135,7 @@ async def test_cancelling_stops_within_a_step_and_the_next_request_is_served(bro
     assert len(runs_of(backend)) == steps + 4
 
 
-async def test_offloaded_modules_serve_one_task_at_a_time(folder: Path, lanes: Lanes) -> None:
+async def test_offloaded_modules_serve_one_task_at_a_time(model_folder: Path, lanes: Lanes) -> None:
     """With accelerate's hooks in place, as `offload` sets them on an accelerator."""
 
     class Offloaded(DiffusersBackend):
@@ -144,8 +144,10 @@ async def test_offloaded_modules_serve_one_task_at_a_time(folder: Path, lanes: L
             self.one_at_a_time = True
             cpu_offload_with_hook(pipeline.unet, execution_device="cpu")
 
-    plain = await generate(await loaded(lanes, folder))
-    backend = Offloaded(InstanceConfig(name="offloaded", backend="diffusers", source=str(folder)), lanes)
+    plain = await generate(await loaded(lanes, model_folder))
+    backend = Offloaded(
+        InstanceConfig(name="offloaded", backend="diffusers", source=str(model_folder)), lanes
+    )
     await backend.probe()
     await backend.load()
     before = backend.lane.statistics()
@@ -156,8 +158,10 @@ async def test_offloaded_modules_serve_one_task_at_a_time(folder: Path, lanes: L
     assert after.ticks - before.ticks == sum(generated.ticks for generated in made)
 
 
-async def test_unloading_lets_the_modules_go_and_loading_brings_them_back(folder: Path, lanes: Lanes) -> None:
-    backend = await loaded(lanes, folder)
+async def test_unloading_lets_the_modules_go_and_loading_brings_them_back(
+    model_folder: Path, lanes: Lanes
+) -> None:
+    backend = await loaded(lanes, model_folder)
     first = await generate(backend)
     await backend.unload()
     assert not backend._pipelines
@@ -165,8 +169,8 @@ async def test_unloading_lets_the_modules_go_and_loading_brings_them_back(folder
     assert (await generate(backend)).pictures[0].image == first.pictures[0].image
 
 
-async def test_a_picture_withheld_by_the_safety_checker_is_an_error(folder: Path, lanes: Lanes) -> None:
-    backend = await loaded(lanes, folder)
+async def test_a_picture_withheld_by_the_safety_checker_is_an_error(model_folder: Path, lanes: Lanes) -> None:
+    backend = await loaded(lanes, model_folder)
     shared = backend._pipelines["text-to-image"]
     shared.run_safety_checker = lambda image, device, dtype: (image, [True] * len(image))
     with pytest.raises(InvalidRequestError, match="safety checker withheld"):

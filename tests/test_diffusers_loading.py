@@ -16,7 +16,7 @@ from router.errors import DeviceLostError, LoadError
 from tests.diffusers_doubles import Lanes, loaded, make
 
 
-async def failure(lanes: Lanes, folder: Path, monkeypatch: pytest.MonkeyPatch, error: Exception) -> Any:
+async def failure(lanes: Lanes, model_folder: Path, monkeypatch: pytest.MonkeyPatch, error: Exception) -> Any:
     """The modules and the error of a load that failed when half was made."""
     made: list[Any] = []
 
@@ -25,7 +25,7 @@ async def failure(lanes: Lanes, folder: Path, monkeypatch: pytest.MonkeyPatch, e
         raise error
 
     monkeypatch.setattr(_tasks, "with_components_of", fail)
-    backend = make(lanes, folder)
+    backend = make(lanes, model_folder)
     await backend.probe()
     try:
         await backend.load()
@@ -37,23 +37,23 @@ async def failure(lanes: Lanes, folder: Path, monkeypatch: pytest.MonkeyPatch, e
 
 @pytest.mark.parametrize("error", [RuntimeError(), TypeError(), KeyError()])
 async def test_a_load_that_fails_half_way_holds_nothing(
-    folder: Path, lanes: Lanes, monkeypatch: pytest.MonkeyPatch, error: Exception
+    model_folder: Path, lanes: Lanes, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    unet, raised = await failure(lanes, folder, monkeypatch, error)
+    unet, raised = await failure(lanes, model_folder, monkeypatch, error)
     assert unet() is None
     assert f"could not load its model ({type(error).__name__})" in str(raised)
 
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("CUDA out of memory.")])
 async def test_too_little_memory_to_load_is_told_apart(
-    folder: Path, lanes: Lanes, monkeypatch: pytest.MonkeyPatch, error: Exception
+    model_folder: Path, lanes: Lanes, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    _, raised = await failure(lanes, folder, monkeypatch, error)
+    _, raised = await failure(lanes, model_folder, monkeypatch, error)
     assert "too little memory to load its model; choose a smaller `dtype`" in str(raised)
 
 
 async def test_a_load_that_is_cancelled_holds_nothing(
-    folder: Path, lanes: Lanes, monkeypatch: pytest.MonkeyPatch
+    model_folder: Path, lanes: Lanes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     placing, go_on = threading.Event(), threading.Event()
 
@@ -61,7 +61,7 @@ async def test_a_load_that_is_cancelled_holds_nothing(
         placing.set()
         go_on.wait(10)
 
-    backend = make(lanes, folder)
+    backend = make(lanes, model_folder)
     await backend.probe()
     monkeypatch.setattr(backend, "place", place)
     loading = asyncio.ensure_future(backend.load())
@@ -75,8 +75,8 @@ async def test_a_load_that_is_cancelled_holds_nothing(
     assert not backend._gatherings
 
 
-async def test_what_a_lost_device_held_is_let_go(folder: Path, lanes: Lanes) -> None:
-    backend = await loaded(lanes, folder)
+async def test_what_a_lost_device_held_is_let_go(model_folder: Path, lanes: Lanes) -> None:
+    backend = await loaded(lanes, model_folder)
 
     def lose() -> None:
         raise DeviceLostError("The device failed; restart the process.")

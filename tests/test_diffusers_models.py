@@ -86,10 +86,10 @@ async def test_a_vae_that_failed_in_another_dtype_is_brought_back(miniatures: Pa
     assert (await generate(backend)).pictures[0].image
 
 
-async def test_model_offload_serves_one_picture_after_the_other(folder: Path, lanes: Lanes) -> None:
+async def test_model_offload_serves_one_picture_after_the_other(model_folder: Path, lanes: Lanes) -> None:
     """Diffusers takes its hooks off and sets them anew at the end of every picture."""
-    plain = await generate(await loaded(lanes, folder))
-    backend = make(lanes, folder)
+    plain = await generate(await loaded(lanes, model_folder))
+    backend = make(lanes, model_folder)
     await backend.probe()
     backend.one_at_a_time = True
     backend.place = lambda pipeline: pipeline.enable_model_cpu_offload(device="cpu")  # type: ignore[method-assign]
@@ -99,8 +99,8 @@ async def test_model_offload_serves_one_picture_after_the_other(folder: Path, la
         assert made.pictures[0].image == plain.pictures[0].image
 
 
-async def test_sizes_of_two_numbers(folder: Path, lanes: Lanes) -> None:
-    file = folder / "unet" / "config.json"
+async def test_sizes_of_two_numbers(model_folder: Path, lanes: Lanes) -> None:
+    file = model_folder / "unet" / "config.json"
     file.write_text(file.read_text().replace('"sample_size": 8', '"sample_size": [8, 16]'))
-    found = (await make(lanes, folder).probe()).defaults
+    found = (await make(lanes, model_folder).probe()).defaults
     assert (found.height, found.width) == (64, 128)

@@ -40,67 +40,91 @@ async def test_a_folder_without_index(tmp_path: Path, lanes: Lanes) -> None:
     assert "lacks model_index.json" in await refusal(make(lanes, tmp_path))
 
 
-async def test_a_half_copied_folder(folder: Path, lanes: Lanes) -> None:
-    shutil.rmtree(folder / "vae")
-    assert "lacks the folder 'vae'" in await refusal(make(lanes, folder))
+async def test_a_half_copied_folder(model_folder: Path, lanes: Lanes) -> None:
+    shutil.rmtree(model_folder / "vae")
+    assert "lacks the folder 'vae'" in await refusal(make(lanes, model_folder))
 
 
-async def test_a_component_without_weights(folder: Path, lanes: Lanes) -> None:
-    next((folder / "unet").glob("*.safetensors")).unlink()
-    assert "has no safetensors file in 'unet'; copy it again" in await refusal(make(lanes, folder))
+async def test_an_empty_component_folder(model_folder: Path, lanes: Lanes) -> None:
+    for file in (model_folder / "tokenizer").iterdir():
+        file.unlink()
+    assert "has nothing in the folder 'tokenizer'" in await refusal(make(lanes, model_folder))
 
 
-async def test_pickled_weights(folder: Path, lanes: Lanes) -> None:
-    weights = next((folder / "unet").glob("*.safetensors"))
+@pytest.mark.parametrize(
+    ("text", "says"), [(None, "lacks text_encoder/config.json"), ("{}", "empty text_encoder/config.json")]
+)
+async def test_a_component_without_configuration(
+    model_folder: Path, lanes: Lanes, text: str | None, says: str
+) -> None:
+    config = model_folder / "text_encoder" / "config.json"
+    config.unlink()
+    if text is not None:
+        config.write_text(text)
+    assert says in await refusal(make(lanes, model_folder))
+
+
+async def test_an_instance_without_source(lanes: Lanes) -> None:
+    with pytest.raises(ConfigError, match="`source` is missing; name a model folder"):
+        await make(lanes, "").probe()
+
+
+async def test_a_component_without_weights(model_folder: Path, lanes: Lanes) -> None:
+    next((model_folder / "unet").glob("*.safetensors")).unlink()
+    assert "has no safetensors file in 'unet'; copy it again" in await refusal(make(lanes, model_folder))
+
+
+async def test_pickled_weights(model_folder: Path, lanes: Lanes) -> None:
+    weights = next((model_folder / "unet").glob("*.safetensors"))
     weights.rename(weights.with_suffix(".bin"))
-    said = await refusal(make(lanes, folder))
+    said = await refusal(make(lanes, model_folder))
     assert "pickled weights in 'unet', which can run code" in said
     assert "convert them to safetensors" in said
 
 
 @pytest.mark.parametrize("keep", [0, 4, 100, -1])
-async def test_a_file_cut_short(folder: Path, lanes: Lanes, keep: int) -> None:
-    weights = next((folder / "unet").glob("*.safetensors"))
+async def test_a_file_cut_short(model_folder: Path, lanes: Lanes, keep: int) -> None:
+    weights = next((model_folder / "unet").glob("*.safetensors"))
     weights.write_bytes(weights.read_bytes()[:keep])
-    assert "copy it again" in await refusal(make(lanes, folder))
+    assert "copy it again" in await refusal(make(lanes, model_folder))
 
 
-async def test_a_header_that_claims_gigabytes(folder: Path, lanes: Lanes) -> None:
-    weights = next((folder / "unet").glob("*.safetensors"))
+async def test_a_header_that_claims_gigabytes(model_folder: Path, lanes: Lanes) -> None:
+    weights = next((model_folder / "unet").glob("*.safetensors"))
     weights.write_bytes((2**40).to_bytes(8, "little") + weights.read_bytes()[8:])
-    assert "damaged file" in await refusal(make(lanes, folder))
+    assert "damaged file" in await refusal(make(lanes, model_folder))
 
 
-async def test_a_shard_that_its_index_names_and_the_folder_lacks(folder: Path, lanes: Lanes) -> None:
+async def test_a_shard_that_its_index_names_and_the_folder_lacks(model_folder: Path, lanes: Lanes) -> None:
     index = {"weight_map": {"conv_in.weight": "diffusion_pytorch_model-00002-of-00002.safetensors"}}
-    (folder / "unet" / "diffusion_pytorch_model.safetensors.index.json").write_text(json.dumps(index))
-    assert "-00002-of-00002.safetensors' in 'unet'" in await refusal(make(lanes, folder))
+    (model_folder / "unet" / "diffusion_pytorch_model.safetensors.index.json").write_text(json.dumps(index))
+    assert "-00002-of-00002.safetensors' in 'unet'" in await refusal(make(lanes, model_folder))
 
 
-async def test_an_unknown_pipeline_class(folder: Path, lanes: Lanes) -> None:
-    index = json.loads((folder / "model_index.json").read_text())
-    (folder / "model_index.json").write_text(json.dumps({**index, "_class_name": "HomeMadePipeline"}))
-    assert "pipeline class 'HomeMadePipeline'" in await refusal(make(lanes, folder))
+async def test_an_unknown_pipeline_class(model_folder: Path, lanes: Lanes) -> None:
+    index = json.loads((model_folder / "model_index.json").read_text())
+    (model_folder / "model_index.json").write_text(json.dumps({**index, "_class_name": "HomeMadePipeline"}))
+    assert "pipeline class 'HomeMadePipeline'" in await refusal(make(lanes, model_folder))
 
 
 @pytest.mark.parametrize("header", [b"[]", b'{"a": 1}', b'{"a": {"shape": [1]}}', b"[" * 100_000])
-async def test_a_header_that_is_not_one(folder: Path, lanes: Lanes, header: bytes) -> None:
-    weights = next((folder / "unet").glob("*.safetensors"))
+async def test_a_header_that_is_not_one(model_folder: Path, lanes: Lanes, header: bytes) -> None:
+    weights = next((model_folder / "unet").glob("*.safetensors"))
     weights.write_bytes(len(header).to_bytes(8, "little") + header)
-    assert "damaged file" in await refusal(make(lanes, folder))
+    assert "damaged file" in await refusal(make(lanes, model_folder))
 
 
 @pytest.mark.parametrize("name", ["HomeMadeScheduler", None])
-async def test_an_unknown_scheduler_class(folder: Path, lanes: Lanes, name: str | None) -> None:
-    file = folder / "scheduler" / "scheduler_config.json"
+async def test_an_unknown_scheduler_class(model_folder: Path, lanes: Lanes, name: str | None) -> None:
+    file = model_folder / "scheduler" / "scheduler_config.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "_class_name": name}))
-    assert f"scheduler class {name!r}" in await refusal(make(lanes, folder))
+    assert f"scheduler class {name!r}" in await refusal(make(lanes, model_folder))
 
 
-async def test_weights_that_do_not_fit_their_configuration(folder: Path, lanes: Lanes) -> None:
-    config = json.loads((folder / "vae" / "config.json").read_text())
-    (folder / "vae" / "config.json").write_text(json.dumps({**config, "latent_channels": 9}))
-    backend = make(lanes, folder)
+async def test_weights_that_do_not_fit_their_configuration(model_folder: Path, lanes: Lanes) -> None:
+    config = json.loads((model_folder / "vae" / "config.json").read_text())
+    (model_folder / "vae" / "config.json").write_text(json.dumps({**config, "latent_channels": 9}))
+    backend = make(lanes, model_folder)
     await backend.probe()
     with pytest.raises(LoadError, match="could not load its model"):
         await backend.load()
@@ -120,23 +144,23 @@ async def test_weights_that_do_not_fit_their_configuration(folder: Path, lanes: 
     ],
 )
 async def test_settings_that_this_machine_has_not(
-    folder: Path, lanes: Lanes, fields: dict[str, Any], says: str
+    model_folder: Path, lanes: Lanes, fields: dict[str, Any], says: str
 ) -> None:
     with pytest.raises(ConfigError) as caught:
-        await make(lanes, folder, **fields).probe()
+        await make(lanes, model_folder, **fields).probe()
     assert says in str(caught.value)
 
 
 async def test_offload_where_no_accelerator_was_found(
-    folder: Path, lanes: Lanes, monkeypatch: pytest.MonkeyPatch
+    model_folder: Path, lanes: Lanes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(diffusers_backend, "fastest_device", lambda: "cpu")
     with pytest.raises(ConfigError, match="option `offload` is 'model', but `device` is the CPU"):
-        await make(lanes, folder, device="auto", options={"offload": "model"}).probe()
+        await make(lanes, model_folder, device="auto", options={"offload": "model"}).probe()
 
 
-async def test_an_attention_back_end_that_is_not_there(folder: Path, lanes: Lanes) -> None:
-    backend = make(lanes, folder, options={"attention": "flash"})
+async def test_an_attention_back_end_that_is_not_there(model_folder: Path, lanes: Lanes) -> None:
+    backend = make(lanes, model_folder, options={"attention": "flash"})
     await backend.probe()
     with pytest.raises(
         ConfigError, match="option `attention` is 'flash', which this model or machine has not"
@@ -144,8 +168,10 @@ async def test_an_attention_back_end_that_is_not_there(folder: Path, lanes: Lane
         await backend.load()
 
 
-async def test_a_prompt_beyond_the_text_window_is_refused_with_its_length(folder: Path, lanes: Lanes) -> None:
-    backend = await loaded(lanes, folder)
+async def test_a_prompt_beyond_the_text_window_is_refused_with_its_length(
+    model_folder: Path, lanes: Lanes
+) -> None:
+    backend = await loaded(lanes, model_folder)
     for field in ("prompt", "negative_prompt"):
         with pytest.raises(
             InvalidRequestError, match=rf"`{field}` has \d+ tokens .* the model reads 77"

@@ -69,12 +69,16 @@ def generate(ctx: typer.Context, asked: Asked, output: Output = None, as_json: A
 async def _run(
     config: RouterConfig, requests: Sequence[GenerateRequest], *, quiet: bool
 ) -> list[GenerateResult | RouterError]:
-    """All requests side by side; one that fails leaves the others alone."""
+    """As many side by side as may run at once; one that fails leaves the others alone."""
+    turn = asyncio.Semaphore(config.limits.concurrency)
     with progress_bars(quiet) as bars:
         async with BackendRouter(config) as router:
-            return await asyncio.gather(
-                *(_follow(router, request, add_bar(bars, request)) for request in requests)
-            )
+
+            async def follow(request: GenerateRequest, show: Show) -> GenerateResult | RouterError:
+                async with turn:  # the router's queue is for others than ourselves
+                    return await _follow(router, request, show)
+
+            return await asyncio.gather(*(follow(request, add_bar(bars, request)) for request in requests))
 
 
 async def _follow(
