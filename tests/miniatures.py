@@ -6,8 +6,6 @@ of a second on one core. All weights are drawn here by one rule, so that library
 
 from __future__ import annotations
 
-import json
-import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +21,6 @@ from diffusers import (
     SD3Transformer2DModel,
     UNet2DConditionModel,
 )
-from safetensors.torch import load_file, save_file
 from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
@@ -32,20 +29,18 @@ from transformers import (
     T5EncoderModel,
 )
 
+from tests.pipeline_layout import Parts, save_pipeline
+
 Family: TypeAlias = Literal["sd15", "sdxl", "sd3", "flux"]
 FAMILIES: tuple[Family, ...] = ("sd15", "sdxl", "sd3", "flux")
 
 SIDE = 64
 """Height and width of the default picture; 8x8 latents. FLUX ignores it: name the size there."""
 
-TOKENIZERS = Path(__file__).parent / "data" / "tokenizers"
 TEXT_WIDTH = 32
 CLIP_START, CLIP_END, CLIP_VOCABULARY = 673, 674, 675
 T5_VOCABULARY = 149
 WEIGHT_SEED = 20
-
-Parts: TypeAlias = dict[str, Any]
-"""`model_index.json` with the things themselves: (library, module, scheduler or tokenizer class)."""
 
 
 def miniature(family: Family, folder: Path, *, guidance_embeds: bool = True) -> Path:
@@ -58,7 +53,9 @@ def miniature(family: Family, folder: Path, *, guidance_embeds: bool = True) -> 
     if not (target / "model_index.json").exists():
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as unfinished:
-            _save(_BUILDERS[name](), Path(unfinished) / name)
+            parts = _BUILDERS[name]()
+            _draw_weights(parts)
+            save_pipeline(parts, Path(unfinished) / name)
             (Path(unfinished) / name).rename(target)
     return target
 
@@ -243,58 +240,20 @@ def _t5(*, width: int) -> torch.nn.Module:
     return encoder
 
 
-# --- drawing and saving ---------------------------------------------------------------------------
-
-
-def _save(parts: Parts, folder: Path) -> None:
-    folder.mkdir()
-    index = dict(parts)
-    generator = torch.Generator().manual_seed(WEIGHT_SEED)
-    for name, part in parts.items():
-        if not isinstance(part, tuple):
-            continue
-        library, component = part
-        if isinstance(component, torch.nn.Module):
-            _draw_weights(component, generator)
-        index[name] = [library, _save_component(component, folder / name)]
-    (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
-
-
-def _draw_weights(module: torch.nn.Module, generator: torch.Generator) -> None:
+def _draw_weights(parts: Parts) -> None:
     """Unit-variance weights throughout, so that prompt, seed and steps all reach the picture."""
-    for name, weight in sorted(module.named_parameters()):
-        noise = torch.randn(weight.shape, generator=generator)
-        with torch.no_grad():
-            if weight.ndim < 2:
-                weight.copy_(1 + 0.1 * noise if name.endswith("weight") else 0.1 * noise)
-            else:
-                weight.copy_(noise * weight[0].numel() ** -0.5)
+    generator = torch.Generator().manual_seed(WEIGHT_SEED)
+    modules = [part[1] for part in parts.values() if isinstance(part, tuple)]
+    for module in modules:
+        if isinstance(module, torch.nn.Module):
+            for name, weight in sorted(module.named_parameters()):
+                _draw(name, weight, generator)
 
 
-def _save_component(component: Any, folder: Path) -> str | None:
-    """Writes the component and returns the class name for `model_index.json`."""
-    if component is None:
-        return None
-    if isinstance(component, str):
-        return _save_tokenizer(component, folder)
-    component.save_pretrained(folder)
-    if isinstance(component, CLIPTextModel):
-        _prefix_keys(folder / "model.safetensors")
-    return type(component).__name__
-
-
-def _save_tokenizer(description: str, folder: Path) -> str:
-    """`Class` or `Class padded with X`, as in the second text encoders of SDXL and SD3."""
-    class_name, _, pad = description.partition(" padded with ")
-    shutil.copytree(TOKENIZERS / ("t5" if class_name.startswith("T5") else "clip"), folder)
-    if pad:
-        for file in (folder / "tokenizer_config.json", folder / "special_tokens_map.json"):
-            file.write_text(json.dumps(json.loads(file.read_text()) | {"pad_token": pad}, indent=2) + "\n")
-    return class_name
-
-
-def _prefix_keys(file: Path) -> None:
-    """transformers 5 leaves `text_model.` out, and 4 then draws the encoder anew with a mere warning."""
-    weights = load_file(file)
-    prefixed = {f"text_model.{key.removeprefix('text_model.')}": weights[key] for key in weights}
-    save_file(prefixed, file, metadata={"format": "pt"})
+def _draw(name: str, weight: torch.Tensor, generator: torch.Generator) -> None:
+    noise = torch.randn(weight.shape, generator=generator)
+    with torch.no_grad():
+        if weight.ndim < 2:
+            weight.copy_(1 + 0.1 * noise if name.endswith("weight") else 0.1 * noise)
+        else:
+            weight.copy_(noise * weight[0].numel() ** -0.5)
