@@ -10,9 +10,9 @@ import torch
 
 from backends import _tasks
 from backends._gather import BATCHED
-from backends._model_folder import ModelFolder
 from router.capabilities import Capabilities, Defaults
 from router.errors import LoadError
+from router.model_folder import ModelFolder
 from router.types import Footprint
 
 if TYPE_CHECKING:

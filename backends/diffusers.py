@@ -18,13 +18,13 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from backends import _describe, _shipped
 from backends._errors import forget_frames, is_out_of_memory
-from backends._model_folder import ModelFolder
 from backends._options import read_options
 from backends._pipeline import PipelineBackend
 from router.backend import Lanes
 from router.capabilities import Capabilities
 from router.config import InstanceConfig
 from router.errors import ConfigError, LoadError, RouterError
+from router.model_folder import ModelFolder
 
 _LOG = logging.getLogger("router.backends")
 

@@ -51,12 +51,15 @@ class ModelFolder:
                 self._check_config(name)
                 self._check_weights(folder)
 
+    def weight_files(self) -> list[Path]:
+        """The safetensors files of all components, in the order of `components` and their names."""
+        return [file for name in self.components() for file in _weight_files(self.folder / name)]
+
     def parameters(self) -> int:
         """The number of weights of all components, from the headers of their files."""
         return sum(
             math.prod(tensor["shape"])
-            for name in self.components()
-            for file in _weight_files(self.folder / name)
+            for file in self.weight_files()
             for key, tensor in self._header(file).items()
             if key != "__metadata__"
         )
