@@ -88,6 +88,11 @@ class Lease:
             generate_s=self.ended_at - self.loaded_at,
         )
 
+    async def load(self) -> None:
+        """Have the instance loaded as for this request, which is not run and counts as none."""
+        await self.__aenter__()
+        self._pool.leave(self)
+
     async def __aenter__(self) -> Lease:
         try:
             self._pool.enter(self)

@@ -91,7 +91,7 @@ class GenerateRequest(BaseModel):
     """What may be changed to serve the request at all; every change is in the result."""
 
     @classmethod
-    def of(cls, **fields: Any) -> GenerateRequest:
+    def of(cls, /, **fields: Any) -> GenerateRequest:
         """Build and check. Raises `InvalidRequestError` that names the field and the cure."""
         try:
             return cls(**fields)

@@ -126,6 +126,13 @@ class BackendRouter:
         request = await _as_request(request, fields)
         return await self._route(request, self._catalogue.find(request.model), Deadline(task, None))
 
+    async def load(self, model: str | None = None) -> None:
+        """Load the instance that would be tried first for a plain prompt. Raises what `generate` raises."""
+        route = await self.explain(model=model, prompt="anything")
+        if not route.candidates:
+            raise route.refusal()
+        await self._pool.lease(route.candidates[0], route.request, ignore_event).load()
+
     async def cancel_requests(self) -> None:
         """Cancel every request in progress and wait until the work on it has ended."""
         for task in self._tasks:

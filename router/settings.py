@@ -37,6 +37,8 @@ class _File(BaseModel):
     breaker: BreakerConfig = BreakerConfig()
     device_memory: dict[str, Annotated[ByteSize, Field(ge=1)]] = Field(default_factory=dict)
     models: dict[str, ModelTable] = Field(default_factory=dict)
+    server: dict[str, Any] = Field(default_factory=dict)
+    """Checked by `router.server.settings`, when the service is started."""
 
 
 def load_config(
@@ -69,6 +71,14 @@ def load_config(
         max_failovers=file.max_failovers,
         sources=tuple(f"{key}: {origin}" for key, origin in _origins(raw, place, models, variables).items()),
     )
+
+
+def read_server_table(
+    path: Path | None, environ: Mapping[str, str], directory: Path
+) -> tuple[Path | None, dict[str, Any]]:
+    """The `[server]` table as it stands in the file that `load_config` would read, and that file."""
+    place = _find_file(path or read_variables(environ).config, directory)
+    return place, {} if place is None else _read_file(place)[1].server
 
 
 def _find_file(named: Path | None, directory: Path) -> Path | None:

@@ -19,6 +19,8 @@ from router.errors import ConfigError
 from router.findings import did_you_mean, first_finding
 
 PREFIX = "TRIPTYCH_"
+SERVER_PREFIX = f"{PREFIX}SERVER_"
+"""Those of the HTTP service; `router.server.settings` checks them when it is started."""
 
 SETS: dict[str, str] = {
     "config": "file",
@@ -97,7 +99,7 @@ class Variables(BaseSettings):
 
 def read_variables(environ: Mapping[str, str]) -> Variables:
     """Check and read. Raises `ConfigError` that names the variable."""
-    ours = {name.upper(): value for name, value in environ.items() if name.upper().startswith(PREFIX)}
+    ours = {name.upper(): value for name, value in environ.items() if _is_ours(name.upper())}
     for name in ours:
         if (field := name.removeprefix(PREFIX).lower()) not in SETS:
             raise ConfigError(f"There is no variable {name}; {did_you_mean(field, SETS, variable)}")
@@ -112,3 +114,7 @@ def read_variables(environ: Mapping[str, str]) -> Variables:
 def variable(name: str) -> str:
     """`max_height` -> `TRIPTYCH_MAX_HEIGHT`."""
     return PREFIX + name.upper()
+
+
+def _is_ours(name: str) -> bool:
+    return name.startswith(PREFIX) and not name.startswith(SERVER_PREFIX)

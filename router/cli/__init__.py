@@ -1,4 +1,4 @@
-"""The command line: `triptych generate`, `explain`, `backends`, `check`. typer and rich live here alone."""
+"""The command line: `triptych generate`, `serve` and so on. typer and rich live here alone."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from router.cli.check import check
 from router.cli.explain import explain
 from router.cli.failures import EXIT_CODES, UsageError, fail
 from router.cli.generate import generate
+from router.cli.serve import serve
 
 app = typer.Typer(
     name="triptych",
@@ -48,7 +49,7 @@ def _options(
     ctx.obj = config
 
 
-for _command in (generate, explain, backends, check):
+for _command in (generate, explain, backends, check, serve):
     app.command(epilog=EXIT_CODES)(_command)
 
 

@@ -1,0 +1,93 @@
+"""create_app: the routes of every wire form, one handler for errors, and what begins and ends with them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+
+from fastapi import FastAPI
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+
+from router.router import BackendRouter
+from router.server import errors, native, operation
+from router.server.access import Access
+from router.server.front import Front
+from router.server.gate import ID_HEADER, Gate
+from router.server.links import Links
+from router.server.metrics import Metrics
+from router.server.outputs import Outputs
+from router.server.quotas import Quotas
+from router.server.settings import ServerSettings
+from router.server.state import StateFolder
+
+# A new wire form is one more module with `routes`.
+_FORMS = (native, operation)
+
+
+def create_app(router: BackendRouter, settings: ServerSettings) -> FastAPI:
+    """The service. The lifespan takes the state folder, enters `router`, and leaves both at the end."""
+    front = _front(router, settings)
+    app = FastAPI(
+        title="Triptych",
+        version=version("triptych"),
+        lifespan=_lifespan,
+        middleware=[*_cross_origin(settings), Middleware(Gate, front=front)],
+        docs_url=None,  # their pages load scripts from elsewhere
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    app.state.front = front
+    errors.install(app)
+    for form in _FORMS:
+        app.include_router(form.routes)
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    front: Front = app.state.front
+    state = StateFolder(front.settings.state)
+    await asyncio.to_thread(state.open)
+    try:
+        front.links.use_secret(state.secret)
+        await asyncio.to_thread(front.outputs.open)
+        async with front.router:
+            await front.router.probe()
+            for model in front.settings.preload:
+                await front.router.load(model)
+            front.ready = True
+            yield
+            await front.begin_to_close()
+    finally:
+        await asyncio.to_thread(state.close)
+
+
+def _front(router: BackendRouter, settings: ServerSettings) -> Front:
+    access = Access(settings)
+    return Front(
+        router=router,
+        settings=settings,
+        access=access,
+        quotas=Quotas(settings.requests_per_key, settings.pictures_per_minute),
+        links=Links(settings.link_s, on=access.has_keys),
+        outputs=Outputs(settings.outputs_folder, settings.outputs_bytes, settings.outputs_s),
+        metrics=Metrics(router),
+    )
+
+
+def _cross_origin(settings: ServerSettings) -> list[Middleware]:
+    """Closed, unless pages of other origins are listed."""
+    if not settings.origins:
+        return []
+    return [
+        Middleware(
+            CORSMiddleware,
+            allow_origins=settings.origins,
+            allow_methods=["GET", "POST", "DELETE"],
+            allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "X-API-Key"],
+            expose_headers=[ID_HEADER, "Retry-After"],
+        )
+    ]

@@ -1,0 +1,93 @@
+"""Bodies: read within limits of bytes and time, and JSON as strictly as RFC 8259 and I-JSON have it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+from fastapi import Request
+from starlette.requests import ClientDisconnect
+
+from router.errors import InvalidRequestError, RequestCancelledError
+from router.server.errors import TooLargeError, UnsupportedMediaTypeError
+from router.server.front import front_of
+
+_MAX_DIGITS = 40
+_HUGE: int = 10**_MAX_DIGITS
+
+
+async def read_json(request: Request) -> dict[str, Any]:
+    """The body's one object. Raises `InvalidRequestError` for whatever else it is."""
+    if _media_type(request) != "application/json":
+        raise UnsupportedMediaTypeError(
+            "The body must be JSON, and say so: `Content-Type: application/json`.", param="Content-Type"
+        )
+    return parse_object(await read_body(request))
+
+
+async def read_body(request: Request) -> bytes:
+    """All of the body. Raises `TooLargeError` as soon as it is too large, or says that it will be."""
+    settings = front_of(request).settings
+    limit, announced = settings.max_body_bytes, request.headers.get("content-length", "0")
+    if not announced.isdigit() or len(announced) > _MAX_DIGITS or int(announced) > limit:
+        raise _too_large(limit)
+    chunks: list[bytes] = []
+    size = 0
+    try:
+        async with asyncio.timeout(settings.body_s):
+            async for chunk in request.stream():
+                size += len(chunk)
+                if size > limit:
+                    raise _too_large(limit)
+                chunks.append(chunk)
+    except TimeoutError as exc:
+        raise InvalidRequestError(f"The body did not come within {settings.body_s:g} s.") from exc
+    except ClientDisconnect as exc:
+        raise RequestCancelledError("The client went away before its request was complete.") from exc
+    return b"".join(chunks)
+
+
+def parse_object(data: bytes) -> dict[str, Any]:
+    """A JSON object as a dict. Raises `InvalidRequestError`, with the field's name for a duplicate.
+
+    NaN, infinities and numbers of many digits are left to the field that holds them, so that the
+    error names it.
+    """
+    try:
+        text = data.decode("utf-8")
+        value = json.loads(text, object_pairs_hook=_unique, parse_int=_integer)
+    except UnicodeDecodeError as exc:
+        raise InvalidRequestError(f"The body is not UTF-8 at byte {exc.start}; send UTF-8.") from exc
+    except json.JSONDecodeError as exc:
+        where = f"line {exc.lineno}, column {exc.colno}"
+        raise InvalidRequestError(f"The body is not JSON at {where}; correct that place.") from exc
+    except RecursionError as exc:
+        raise InvalidRequestError("The body is nested too deeply; no field needs that.") from exc
+    if not isinstance(value, dict):
+        raise InvalidRequestError('The body must be a JSON object, such as {"prompt": "a red circle"}.')
+    return value
+
+
+def _media_type(request: Request) -> str:
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)[:_MAX_DIGITS]
+        raise InvalidRequestError(f"`{twice}` stands twice in the body; send it once.", param=twice)
+    return found
+
+
+def _integer(digits: str) -> int:
+    """Python refuses to read numbers of thousands of digits; no field takes one."""
+    if len(digits) > _MAX_DIGITS:
+        return -_HUGE if digits.startswith("-") else _HUGE
+    return int(digits)
+
+
+def _too_large(limit: int) -> TooLargeError:
+    return TooLargeError(f"The body may have {limit:,} bytes at most; send smaller pictures.", param="body")

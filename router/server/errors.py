@@ -1,0 +1,152 @@
+"""The one place where an error becomes an HTTP reply: status, body of OpenAI's shape, headers.
+
+    {"error": {"message": "...", "type": "invalid_request_error", "param": "height", "code": "..."}}
+
+The errors of this floor are here too. None carries a stack trace, a path or a prompt.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import FastAPI, Request
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse
+
+from router.errors import BackendError, ConfigError, InvalidRequestError, OverloadedError, RouterError
+from router.server.exchange import exchange_of
+
+log = logging.getLogger("router.server")
+
+UNKNOWN_RETRY_S = 1.0
+"""What `Retry-After` says where nothing was measured yet."""
+_DETAILS = ("rejections", "models", "instance")
+_HIDDEN = "Something failed that should not; the log of the server has it under this request's id."
+_MISCONFIGURED = "The service is not configured right for this; its operator finds the sentence in the log."
+_SAID = {
+    404: "There is nothing at this address; GET /openapi.json lists what there is.",
+    405: "This address does not take that method; the header Allow names those that it takes.",
+}
+
+
+class UnauthorizedError(RouterError):
+    """No API key, or none that is known."""
+
+    status = 401
+    code = "invalid_api_key"
+
+
+class ForbiddenError(RouterError):
+    """The request comes from where none may come from: a foreign page, an unknown host name."""
+
+    status = 403
+    code = "forbidden"
+
+
+class NotFoundError(RouterError):
+    """No such output or job: never made, or removed since."""
+
+    status = 404
+    code = "not_found"
+
+
+class TooLargeError(InvalidRequestError):
+    """The body passes its limit; it was not read to its end."""
+
+    status = 413
+    code = "too_large"
+
+
+class UnsupportedMediaTypeError(InvalidRequestError):
+    """The body is of another kind than the address takes."""
+
+    status = 415
+    code = "unsupported_media_type"
+
+
+class RateLimitError(OverloadedError):
+    """The key asked for more than its share."""
+
+    status = 429
+    code = "rate_limit_exceeded"
+
+
+class ClosingError(OverloadedError):
+    """The service ends; another one, or the next, takes the request."""
+
+    code = "shutting_down"
+
+
+def install(app: FastAPI) -> None:
+    """Every error leaves through here; nothing is left to the frameworks' own replies."""
+    app.add_exception_handler(RouterError, _on_error)
+    app.add_exception_handler(HTTPException, _on_http_error)
+    app.add_exception_handler(Exception, _on_mistake)
+
+
+def body_of(exc: RouterError) -> dict[str, Any]:
+    """The error as OpenAI's clients read it; what else it carries stands in `details`."""
+    error: dict[str, Any] = {
+        "message": _sentence(exc),
+        "type": _type(exc),
+        "param": getattr(exc, "param", None),
+        "code": exc.code,
+    }
+    details = {name: value for name in _DETAILS if (value := getattr(exc, name, None))}
+    return {"error": error | ({"details": details} if details else {})}
+
+
+def headers_of(exc: RouterError) -> dict[str, str]:
+    """`Retry-After` in whole seconds, and what else HTTP wants beside the status."""
+    if isinstance(exc, UnauthorizedError):
+        return {"WWW-Authenticate": "Bearer"}
+    if isinstance(exc, OverloadedError):
+        return {"Retry-After": f"{math.ceil(exc.retry_after_s or UNKNOWN_RETRY_S)}"}
+    return {"Retry-After": f"{math.ceil(UNKNOWN_RETRY_S)}"} if exc.status == 503 else {}
+
+
+def reply(exc: RouterError, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    """The error as a reply. What the caller must not read goes to the log instead."""
+    if exc.status == 500:
+        log.error("%s: %s", type(exc).__name__, exc, extra={"code": exc.code})
+    return JSONResponse(body_of(exc), exc.status, {**headers_of(exc), **(headers or {})})
+
+
+def _sentence(exc: RouterError) -> str:
+    return _MISCONFIGURED if isinstance(exc, ConfigError) else str(exc)
+
+
+def _type(exc: RouterError) -> str:
+    """OpenAI's rough kinds; `code` is the exact one."""
+    if isinstance(exc, OverloadedError):
+        return "overloaded_error" if exc.status == 503 else "rate_limit_error"
+    if exc.status in (401, 403):
+        return "authentication_error" if exc.status == 401 else "permission_error"
+    if isinstance(exc, BackendError) or exc.status >= 500:
+        return "server_error"
+    return "invalid_request_error"
+
+
+async def _on_error(request: Request, exc: Exception) -> JSONResponse:
+    assert isinstance(exc, RouterError)
+    exchange_of(request).code = exc.code
+    return reply(exc)
+
+
+async def _on_http_error(request: Request, exc: Exception) -> JSONResponse:
+    """What Starlette says by itself: no such path, no such method."""
+    assert isinstance(exc, HTTPException)
+    code = {404: "not_found", 405: "method_not_allowed"}.get(exc.status_code, "invalid_request_error")
+    said = _SAID.get(exc.status_code, "The request cannot be read; correct it.")
+    error = {"message": said, "type": "invalid_request_error", "param": None, "code": code}
+    exchange_of(request).code = code
+    return JSONResponse({"error": error}, exc.status_code, exc.headers)
+
+
+async def _on_mistake(request: Request, exc: Exception) -> JSONResponse:
+    """A mistake of ours: Starlette raises it again, and its trace goes to the log and to nobody else."""
+    exchange_of(request).code = RouterError.code
+    return JSONResponse(body_of(RouterError(_HIDDEN)), 500)

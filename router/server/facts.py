@@ -1,0 +1,65 @@
+"""Facts of a result, as they go out with the pictures: one form for JSON, one for headers."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any
+
+from router.request import GenerateRequest
+from router.server.errors import body_of
+from router.types import GenerateResult
+
+_PICTURES = {"image", "mask_image"}
+_WORDS = {"prompt", "negative_prompt"}
+
+
+def parameters_of(request: GenerateRequest) -> dict[str, Any]:
+    """The effective request under its own field names, without its pictures."""
+    return request.model_dump(mode="json", exclude=_PICTURES, exclude_none=True)
+
+
+def facts_of(result: GenerateResult) -> dict[str, Any]:
+    """Everything needed to make the pictures again, and how it went."""
+    return {
+        "model": result.request.model,
+        "task": result.request.task,
+        "instance": result.instance,
+        "backend": result.backend,
+        "seed": result.request.seed,
+        "seeds": list(result.seeds),
+        "parameters": parameters_of(result.request),
+        "adjustments": list(result.adjustments),
+        "notes": list(result.notes),
+        "attempts": [dataclasses.asdict(attempt) for attempt in result.attempts],
+        "timings": timings_of(result),
+        "errors": [
+            {"index": picture.index, "seed": picture.seed, **body_of(picture.error)["error"]}
+            for picture in result.pictures
+            if picture.error is not None
+        ],
+    }
+
+
+def timings_of(result: GenerateResult) -> dict[str, float]:
+    """Seconds by stage, to the microsecond."""
+    return {name: round(value, 6) for name, value in dataclasses.asdict(result.timings).items()}
+
+
+def headers_of(result: GenerateResult) -> dict[str, str]:
+    """The facts as headers of raw bytes: ASCII, and without the prompts."""
+    parameters = {name: value for name, value in parameters_of(result.request).items() if name not in _WORDS}
+    stages = timings_of(result).items()
+    return {
+        "X-Triptych-Seed": f"{result.request.seed}",
+        "X-Triptych-Model": _ascii(result.request.model or ""),
+        "X-Triptych-Instance": _ascii(result.instance),
+        "X-Triptych-Backend": _ascii(result.backend),
+        "X-Triptych-Parameters": json.dumps(parameters),
+        "X-Triptych-Adjustments": json.dumps(list(result.adjustments)),
+        "Server-Timing": ", ".join(f"{name.removesuffix('_s')};dur={s * 1000:.3f}" for name, s in stages),
+    }
+
+
+def _ascii(text: str) -> str:
+    return text.encode("ascii", "backslashreplace").decode("ascii")

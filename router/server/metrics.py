@@ -1,0 +1,134 @@
+"""Metrics for Prometheus: counted per request, and read from the router when they are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client.registry import Collector
+
+from router.breaker import BreakerState
+from router.router import BackendRouter
+from router.slot import State
+from router.types import GenerateResult
+
+MEDIA_TYPE = CONTENT_TYPE_LATEST
+
+_BY_INSTANCE = ("model", "instance")
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
+_STEP_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+_ROWS = (1, 2, 4, 8, 12, 16, 24, 32)
+
+
+class Metrics:
+    """One registry of its own, so that several services can live in one process."""
+
+    def __init__(self, router: BackendRouter) -> None:
+        registry = self.registry = CollectorRegistry()
+        registry.register(_RouterCollector(router))
+        self._requests = Counter("triptych_requests", "Replies sent.", ("route", "status"), registry=registry)
+        self._errors = Counter("triptych_errors", "Error replies.", ("code",), registry=registry)
+        self._request_s = Histogram(
+            "triptych_request_seconds",
+            "Until the reply was sent.",
+            ("route",),
+            registry=registry,
+            buckets=_SECONDS,
+        )
+        self._pictures = Counter("triptych_pictures", "Pictures made.", _BY_INSTANCE, registry=registry)
+        self._queued_s = Histogram(
+            "triptych_queue_wait_seconds",
+            "Waiting for a place on the instance.",
+            _BY_INSTANCE,
+            registry=registry,
+            buckets=_SECONDS,
+        )
+        self._generate_s = Histogram(
+            "triptych_generate_seconds",
+            "Making all pictures of a request.",
+            _BY_INSTANCE,
+            registry=registry,
+            buckets=_SECONDS,
+        )
+        self._step_s = Histogram(
+            "triptych_step_seconds",
+            "Seconds of a request's generation over its steps.",
+            _BY_INSTANCE,
+            registry=registry,
+            buckets=_STEP_SECONDS,
+        )
+        self._rows = Histogram(
+            "triptych_rows_per_tick",
+            "Mean rows of the common runs that a request took part in, neighbours' included.",
+            _BY_INSTANCE,
+            registry=registry,
+            buckets=_ROWS,
+        )
+
+    def answered(self, route: str, status: int, code: str, seconds: float) -> None:
+        self._requests.labels(route, status).inc()
+        self._request_s.labels(route).observe(seconds)
+        if code:
+            self._errors.labels(code).inc()
+
+    def served(self, result: GenerateResult) -> None:
+        labels = (result.request.model, result.instance)
+        timings = result.timings
+        self._pictures.labels(*labels).inc(len(result.images))
+        self._queued_s.labels(*labels).observe(timings.queued_s)
+        self._generate_s.labels(*labels).observe(timings.generate_s)
+        self._step_s.labels(*labels).observe(timings.generate_s / (result.request.num_inference_steps or 1))
+        if result.ticks:
+            self._rows.labels(*labels).observe(result.rows / result.ticks)
+
+    def text(self) -> bytes:
+        """Everything in Prometheus' text form; some milliseconds, so in a thread of the caller's choice."""
+        return generate_latest(self.registry)
+
+
+class _RouterCollector(Collector):
+    """What the router knows of itself, at the moment of asking."""
+
+    def __init__(self, router: BackendRouter) -> None:
+        self._router = router
+
+    def collect(self) -> Iterable[Metric]:
+        yield from self._of_instances()
+        yield from self._of_lanes()
+
+    def _of_instances(self) -> Iterable[Metric]:
+        running = GaugeMetricFamily("triptych_running", "Requests in progress.", labels=_BY_INSTANCE)
+        waiting = GaugeMetricFamily("triptych_queue", "Requests that wait.", labels=_BY_INSTANCE)
+        states = GaugeMetricFamily(
+            "triptych_instance_state", "1 for the state it is in.", labels=(*_BY_INSTANCE, "state")
+        )
+        breakers = GaugeMetricFamily(
+            "triptych_breaker_state", "1 for the state it is in.", labels=(*_BY_INSTANCE, "state")
+        )
+        for status in self._router.instances():
+            labels = [status.model, status.name]
+            running.add_metric(labels, status.running)
+            waiting.add_metric(labels, status.waiting)
+            for state in State:
+                states.add_metric([*labels, state.value], status.state == state.value)
+            for breaker in BreakerState:
+                breakers.add_metric([*labels, breaker.value], status.breaker == breaker.value)
+        return running, waiting, states, breakers
+
+    def _of_lanes(self) -> Iterable[Metric]:
+        statistics = self._router.statistics()
+        promised = GaugeMetricFamily("triptych_promised_bytes", "Memory promised.", labels=("device",))
+        ticks = CounterMetricFamily("triptych_lane_ticks", "Common runs.", labels=("device",))
+        rows = CounterMetricFamily("triptych_lane_rows", "Rows of the common runs.", labels=("device",))
+        busy = CounterMetricFamily("triptych_lane_busy_seconds", "Time in common runs.", labels=("device",))
+        occupancy = GaugeMetricFamily("triptych_lane_occupancy", "Mean rows of a run.", labels=("device",))
+        for device, promised_bytes in statistics.promised_bytes.items():
+            promised.add_metric([device], promised_bytes)
+        for device, lane in statistics.lanes.items():
+            ticks.add_metric([device], lane.ticks)
+            rows.add_metric([device], lane.rows)
+            busy.add_metric([device], lane.busy_s)
+            occupancy.add_metric([device], lane.occupancy)
+        return promised, ticks, rows, busy, occupancy

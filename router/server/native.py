@@ -1,0 +1,237 @@
+"""The native forms: the fields of `GenerateRequest` in, pictures as addresses, base64 or bytes out."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Request
+from pydantic import BaseModel, Field
+from starlette.responses import JSONResponse, Response
+
+from router.errors import InvalidRequestError
+from router.images import Format
+from router.request import GenerateRequest
+from router.server import documents, facts, pictures, serving
+from router.server.body import read_json
+from router.server.errors import NotFoundError, body_of
+from router.server.front import Front, front_of
+from router.server.outputs import MEDIA_TYPES, Output
+from router.server.pictures import Encoding
+
+routes = APIRouter(tags=["native"])
+
+_REFUSALS = documents.errors(400, 401, 403, 404, 413, 415, 429, 502, 503, 504)
+_SIZE = re.compile(r"([0-9]{1,9})x([0-9]{1,9})")
+_KEPT_S = 3600
+
+
+class Written(BaseModel):
+    """How the pictures are written."""
+
+    output_format: Format = "png"
+    quality: Annotated[int, Field(ge=1, le=100, strict=True)] | None = None
+    """1 to 100, for JPEG and WebP."""
+
+
+class NativeRequest(GenerateRequest, Written):
+    """The body of the native forms, as the OpenAPI document shows it."""
+
+
+class SizedRequest(NativeRequest):
+    """The same with the size in one field."""
+
+    size: Annotated[str, Field(pattern=r"^[0-9]{1,9}x[0-9]{1,9}$")] | None = None
+    """`WIDTHxHEIGHT`, instead of `height` and `width`."""
+
+
+class Kept(BaseModel):
+    id: str
+    image_url: str
+    meta_url: str
+    seed: int
+
+
+class NativeReply(Kept):
+    """The first picture's addresses, every picture's, and the facts of all."""
+
+    images: list[Kept]
+    meta: dict[str, Any]
+
+
+class EncodedReply(BaseModel):
+    image_base64: str
+    """The first picture."""
+    images: list[str]
+    media_type: str
+    meta: dict[str, Any]
+
+
+class ExplainReply(BaseModel):
+    model: str
+    task: str
+    parameters: dict[str, Any]
+    candidates: list[str]
+    rejections: dict[str, str]
+    adjustments: list[str]
+    error: documents.ErrorDetail | None
+
+
+@routes.post(
+    "/api/v1/generate",
+    response_model=NativeReply,
+    responses=_REFUSALS,
+    openapi_extra=documents.json_body(NativeRequest),
+)
+async def generate(request: Request) -> Response:
+    """Make the pictures and keep them under `/outputs`."""
+    wanted, encoding = await _read(request)
+    result = await serving.generate(request, wanted)
+    front = front_of(request)
+    meta = facts.facts_of(result)
+    files = await pictures.encode(result.images, encoding)
+    kept = await asyncio.gather(*[front.outputs.keep(file, encoding.format, meta) for file in files])
+    seeds = [picture.seed for picture in result.pictures if picture.image is not None]
+    images = [_kept(front, output, seed) for output, seed in zip(kept, seeds, strict=True)]
+    return JSONResponse({**images[0], "images": images, "meta": meta})
+
+
+@routes.post(
+    "/image/generate",
+    response_model=EncodedReply,
+    responses=_REFUSALS,
+    openapi_extra=documents.json_body(NativeRequest),
+)
+async def generate_encoded(request: Request) -> Response:
+    """Make the pictures and return them as base64; nothing is kept."""
+    wanted, encoding = await _read(request)
+    result = await serving.generate(request, wanted)
+    images = await pictures.encode_text(result.images, encoding)
+    media_type = MEDIA_TYPES[encoding.format]
+    meta = facts.facts_of(result)
+    return JSONResponse({"image_base64": images[0], "images": images, "media_type": media_type, "meta": meta})
+
+
+@routes.post(
+    "/generate",
+    responses={**documents.picture_reply("The picture's bytes; the facts are in the headers."), **_REFUSALS},
+    openapi_extra=documents.json_body(SizedRequest, without=("num_images_per_prompt",)),
+    response_class=Response,
+)
+async def generate_bytes(request: Request) -> Response:
+    """Make one picture and return its bytes; nothing is kept."""
+    fields = await read_json(request)
+    if fields.pop("num_images_per_prompt", 1) != 1:
+        raise InvalidRequestError(
+            "`num_images_per_prompt` must be 1 here; POST /api/v1/generate makes several.",
+            param="num_images_per_prompt",
+        )
+    encoding = _take_encoding(fields)
+    wanted = await _request_of(front_of(request), _with_sides(fields))
+    result = await serving.generate(request, wanted)
+    (file,) = await pictures.encode(result.images, encoding)
+    return Response(file, headers=facts.headers_of(result), media_type=MEDIA_TYPES[encoding.format])
+
+
+@routes.post(
+    "/api/v1/explain",
+    response_model=ExplainReply,
+    responses=_REFUSALS,
+    openapi_extra=documents.json_body(GenerateRequest),
+)
+async def explain(request: Request) -> Response:
+    """Who would serve the request, in which order, and why the others would not. Nothing is run."""
+    front = front_of(request)
+    wanted = await _request_of(front, await read_json(request))
+    route = await front.router.explain(wanted)
+    return JSONResponse(
+        {
+            "model": route.model,
+            "task": route.request.task,
+            "parameters": facts.parameters_of(route.request),
+            "candidates": list(route.candidates),
+            "rejections": dict(route.rejections),
+            "adjustments": list(route.adjustments),
+            "error": None if route.candidates else body_of(route.refusal())["error"],
+        }
+    )
+
+
+@routes.get(
+    "/outputs/images/{name}",
+    responses={**documents.picture_reply("The picture's bytes."), **documents.errors(401, 403, 404)},
+    response_class=Response,
+)
+async def output_image(request: Request, name: str) -> Response:
+    """A kept picture, with the key or by its signed link."""
+    id, _, ending = name.partition(".")
+    output = front_of(request).outputs.find(id)
+    data = None
+    if output is not None and output.format == ending:
+        data = await front_of(request).outputs.image(output)
+    if output is None or data is None:
+        raise NotFoundError("There is no such picture; it was never made, or was removed since.")
+    return Response(data, headers=_cached(), media_type=MEDIA_TYPES[output.format])
+
+
+@routes.get(
+    "/outputs/metadata/{name}",
+    response_model=dict[str, Any],
+    responses=documents.errors(401, 403, 404),
+)
+async def output_meta(request: Request, name: str) -> Response:
+    """The facts of a kept picture, with the key or by their signed link."""
+    outputs = front_of(request).outputs
+    output = outputs.find(name.removesuffix(".json")) if name.endswith(".json") else None
+    data = None if output is None else await outputs.meta(output)
+    if data is None:
+        raise NotFoundError("There are no such facts; the picture was never made, or was removed since.")
+    return Response(data, headers=_cached(), media_type="application/json")
+
+
+async def _read(request: Request) -> tuple[GenerateRequest, Encoding]:
+    fields = await read_json(request)
+    encoding = _take_encoding(fields)
+    return await _request_of(front_of(request), fields), encoding
+
+
+def _take_encoding(fields: dict[str, Any]) -> Encoding:
+    return pictures.encoding_of(fields.pop("output_format", None), fields.pop("quality", None))
+
+
+async def _request_of(front: Front, fields: dict[str, Any]) -> GenerateRequest:
+    """The fields as they came, with the pictures decoded in a thread."""
+    for param in ("image", "mask_image"):
+        if fields.get(param) is not None:
+            most = front.settings.max_input_pixels
+            fields[param] = await pictures.decode_text(fields[param], param, most)
+    return GenerateRequest.of(**fields)
+
+
+def _with_sides(fields: dict[str, Any]) -> dict[str, Any]:
+    """`size` as `height` and `width`."""
+    size = fields.pop("size", None)
+    if size is None:
+        return fields
+    matched = _SIZE.fullmatch(size) if isinstance(size, str) else None
+    if matched is None:
+        raise InvalidRequestError("`size` must be WIDTHxHEIGHT in pixels, such as 1024x768.", param="size")
+    if fields.keys() & {"height", "width"}:
+        raise InvalidRequestError("Give `size`, or `height` and `width`, not both.", param="size")
+    return {**fields, "width": int(matched[1]), "height": int(matched[2])}
+
+
+def _kept(front: Front, output: Output, seed: int) -> dict[str, Any]:
+    sign = front.links.sign
+    return {
+        "id": output.id,
+        "image_url": sign(output.image_path),
+        "meta_url": sign(output.meta_path),
+        "seed": seed,
+    }
+
+
+def _cached() -> dict[str, str]:
+    """Kept pictures never change; only the browser may keep them, as the link may be signed."""
+    return {"Cache-Control": f"private, max-age={_KEPT_S}, immutable"}

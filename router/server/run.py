@@ -1,0 +1,99 @@
+"""run: uvicorn around the app, ended our way.
+
+First SIGTERM or SIGINT: `/readyz` says no while the listener still lives, no new work is taken,
+running work is finished, then everything closes and the process exits with 0. What is not finished
+after the grace time is stopped. A second signal ends the process at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+from collections.abc import Iterator, Mapping
+
+import uvicorn
+
+from router.errors import ConfigError
+from router.router import BackendRouter
+from router.server.app import create_app
+from router.server.front import Front
+from router.server.settings import ServerSettings
+
+log = logging.getLogger("router.server")
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_LAST_REPLIES_S = 5
+_KEEP_ALIVE_S = 65
+_BACKLOG = 2048
+
+
+def run(router: BackendRouter, settings: ServerSettings) -> None:
+    """Serve until a signal comes. Blocks. Raises `ConfigError` where it cannot begin."""
+    check_single(os.environ)
+    app = create_app(router, settings)
+    config = uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        backlog=_BACKLOG,
+        timeout_keep_alive=_KEEP_ALIVE_S,
+        timeout_graceful_shutdown=_LAST_REPLIES_S,
+    )
+    Server(config, app.state.front).run()
+
+
+def check_single(environ: Mapping[str, str]) -> None:
+    """Refuse `WEB_CONCURRENCY` above 1: two processes would load every model twice."""
+    wanted = environ.get("WEB_CONCURRENCY", "").strip()
+    if wanted not in ("", "1"):
+        raise ConfigError(
+            f"WEB_CONCURRENCY is {wanted[:20]!r}, but one process owns the devices and the state folder;"
+            " unset it. More throughput comes from more instances in triptych.toml, or from several services"
+            " behind a load balancer, each with a device and a state folder of its own."
+        )
+
+
+class Server(uvicorn.Server):
+    """uvicorn with our own behaviour at signals: its own closes the listener at once."""
+
+    def __init__(self, config: uvicorn.Config, front: Front) -> None:
+        super().__init__(config)
+        self._front = front
+        self._ending: asyncio.Task[None] | None = None
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        for sign in _SIGNALS:
+            loop.add_signal_handler(sign, self._on_signal, sign)
+        try:
+            yield
+        finally:
+            for sign in _SIGNALS:
+                loop.remove_signal_handler(sign)
+
+    def _on_signal(self, sign: signal.Signals) -> None:
+        if self._ending is None:
+            log.info("shutting down", extra={"signal": sign.name, "running": self._front.running})
+            self._ending = asyncio.create_task(self._end())
+            return
+        log.warning("shutting down at once", extra={"signal": sign.name, "running": self._front.running})
+        signal.signal(sign, signal.SIG_DFL)
+        os.kill(os.getpid(), sign)
+
+    async def _end(self) -> None:
+        """The listener lives until nothing runs, and for `notice_s` at least."""
+        front, settings = self._front, self._front.settings
+        try:
+            async with asyncio.timeout(settings.grace_s):
+                await asyncio.gather(front.begin_to_close(), asyncio.sleep(settings.notice_s), front.idle())
+        except TimeoutError:
+            log.warning("the grace time is over; stopping what runs", extra={"running": front.running})
+            await front.router.cancel_requests()
+        self.should_exit = True

@@ -1,0 +1,88 @@
+"""From a request to its result: quota, router, facts for log and metrics, and a client that leaves."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from types import TracebackType
+
+from fastapi import Request
+
+from router.errors import RequestCancelledError
+from router.request import GenerateRequest
+from router.server.exchange import exchange_of
+from router.server.front import Front, front_of
+from router.types import Completed, Event, GenerateResult
+
+
+async def generate(request: Request, wanted: GenerateRequest) -> GenerateResult:
+    """The result of a request whose body was read. A client that leaves stops the work within a step.
+
+    Raises what `BackendRouter.generate` raises, `RateLimitError` and `ClosingError`.
+    """
+    front, exchange = front_of(request), exchange_of(request)
+    with front.at_work(), front.quotas.held(exchange.key, wanted.num_images_per_prompt):
+        async with _Presence(request):
+            result = await front.router.generate(wanted)
+    note(request, result)
+    return result
+
+
+@asynccontextmanager
+async def streaming(request: Request, wanted: GenerateRequest) -> AsyncIterator[AsyncIterator[Event]]:
+    """The events of a request, for a streamed reply. Left early, the work is stopped.
+
+    The quota is held until the block is left.
+    """
+    front, exchange = front_of(request), exchange_of(request)
+    with front.at_work(), front.quotas.held(exchange.key, wanted.num_images_per_prompt):
+        yield _noted(request, front, wanted)
+
+
+def note(request: Request, result: GenerateResult) -> None:
+    """Let metrics and log know who served what. No prompt is among it."""
+    front_of(request).metrics.served(result)
+    facts = {"model": result.request.model, "instance": result.instance, "pictures": len(result.images)}
+    exchange_of(request).facts.update(facts)
+
+
+async def _noted(request: Request, front: Front, wanted: GenerateRequest) -> AsyncIterator[Event]:
+    events = front.router.stream(wanted)
+    try:
+        async for event in events:
+            if isinstance(event, Completed):
+                note(request, event.result)
+            yield event
+    finally:
+        await events.aclose()  # type: ignore[attr-defined]
+
+
+class _Presence:
+    """Around work for one client: cancels it when the client has left, and says so by its error."""
+
+    __slots__ = ("_left", "_request", "_task", "_watching")
+
+    def __init__(self, request: Request) -> None:
+        self._request = request
+        self._left = False
+
+    async def __aenter__(self) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._task = task
+        self._watching = asyncio.create_task(self._watch())
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._watching.cancel()
+        if self._left and self._task.uncancel() == 0 and isinstance(exc, asyncio.CancelledError):
+            raise RequestCancelledError("The client went away; the work for it was stopped.") from None
+
+    async def _watch(self) -> None:
+        """The body was read, so that the next message is that the client has left."""
+        while (await self._request.receive())["type"] != "http.disconnect":
+            pass
+        self._left = True
+        self._task.cancel()
