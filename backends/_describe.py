@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import diffusers
 import torch
@@ -14,9 +14,6 @@ from router.capabilities import Capabilities, Defaults
 from router.errors import LoadError
 from router.model_folder import ModelFolder
 from router.types import Footprint
-
-if TYPE_CHECKING:
-    from backends.diffusers import DiffusersOptions
 
 MOST_ROWS = 16
 """Eight guided pictures. On two CPU cores 16 rows measured better than 8 and 12 (scripts/bench_lane)."""
@@ -33,7 +30,12 @@ _DECODE_TENSORS = 4
 
 
 def capabilities(
-    folder: ModelFolder, options: DiffusersOptions, device: str, dtype: torch.dtype
+    folder: ModelFolder,
+    device: str,
+    dtype: torch.dtype,
+    *,
+    vae_tiling: bool = False,
+    notes: tuple[str, ...] = (),
 ) -> Capabilities:
     """What an instance of this folder can do on this device. Loads nothing."""
     kind = _pipeline_class(folder)
@@ -46,7 +48,7 @@ def capabilities(
         pipeline=kind.__name__,
         tasks=frozenset(_tasks.tasks_of(kind, denoiser, vae)),
         defaults=Defaults(*_default_size(denoiser, cell), *_default_steps_and_guidance(parameters, denoiser)),
-        footprint=_footprint(folder, vae, denoiser, dtype, options),
+        footprint=_footprint(folder, vae, denoiser, dtype, vae_tiling),
         device=device,
         dtype=str(dtype).removeprefix("torch."),
         size_multiple=multiple,
@@ -56,7 +58,7 @@ def capabilities(
         true_cfg="true_cfg_scale" in parameters,
         previews="callback_on_step_end" in parameters and vae.get("_class_name") == "AutoencoderKL",
         device_memory_bytes=_device_memory_bytes(device),
-        notes=_notes(folder, options),
+        notes=(*notes, *_ungathered(folder)),
     )
 
 
@@ -117,7 +119,7 @@ def _footprint(
     vae: dict[str, Any],
     denoiser: dict[str, Any],
     dtype: torch.dtype,
-    options: DiffusersOptions,
+    vae_tiling: bool,
 ) -> Footprint:
     item = dtype.itemsize
     channels = denoiser.get("block_out_channels", [320])[0]
@@ -126,7 +128,7 @@ def _footprint(
     return Footprint(
         weights_bytes=folder.parameters() * item,
         row_bytes_per_pixel=max(1, int(_ROW_BYTES_PER_CHANNEL * channels * item)),
-        decode_bytes_per_pixel=0 if options.vae_tiling else decode,
+        decode_bytes_per_pixel=0 if vae_tiling else decode,
     )
 
 
@@ -138,15 +140,11 @@ def _device_memory_bytes(device: str) -> int | None:
     return None
 
 
-def _notes(folder: ModelFolder, options: DiffusersOptions) -> tuple[str, ...]:
-    """What an operator should see: settings that differ, and modules that share no batch."""
-    notes = [f"attention {options.attention}"]
-    if options.offload != "none":
-        notes.append(f"offload {options.offload}: one picture at a time")
-    if options.compile:
-        notes.append(f"compiled for rows {', '.join(map(str, options.row_buckets))}")
-    components = folder.components()
-    for name in ("unet", "transformer"):
-        if name in components and components[name][1] not in BATCHED:
-            notes.append(f"{components[name][1]} is not known to gather: its calls run one by one")
-    return tuple(notes)
+def _ungathered(folder: ModelFolder) -> list[str]:
+    """A note for each denoiser whose class shares no batch."""
+    kinds = {name: kind for name, (_, kind) in folder.components().items() if name in ("unet", "transformer")}
+    return [
+        f"{kind} is not known to gather: its calls run one by one"
+        for kind in kinds.values()
+        if kind not in BATCHED
+    ]

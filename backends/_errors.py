@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import traceback
 
-from router.errors import DeviceLostError, GenerateError, MemoryBudgetError, RouterError
+from router.errors import DeviceLostError, GenerateError, LoadError, MemoryBudgetError, RouterError
 
 _LOG = logging.getLogger("router.backends")
 
@@ -55,6 +55,16 @@ def as_router_error(exc: Exception, instance: str) -> RouterError:
         error.instance = instance
     error.__cause__ = exc
     return error
+
+
+def as_load_error(exc: Exception, instance: str) -> LoadError:
+    """What a library raised while a model was loaded, in one sentence; its own words are in the log."""
+    _LOG.warning("%s could not load its model", instance, exc_info=exc)
+    forget_frames(exc)
+    said = f"{instance} could not load its model ({type(exc).__name__}); see its log."
+    if is_out_of_memory(exc):
+        said = f"{instance} found too little memory to load its model; choose a smaller `dtype`."
+    return LoadError(said, instance=instance)
 
 
 def forget_frames(exc: BaseException | None) -> None:

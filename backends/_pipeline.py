@@ -20,13 +20,13 @@ import torch
 from PIL import Image
 
 from backends import _preview, _tasks
-from backends._errors import forget_frames
+from backends._errors import as_load_error, forget_frames
 from backends._gather import Gathering
 from backends._lane import LaneBackend, Report
 from backends._prompt import check_prompt
 from backends._stand_in import StandIn
 from router.capabilities import scheduler_name
-from router.errors import BackendUnavailableError, InvalidRequestError
+from router.errors import BackendUnavailableError, InvalidRequestError, RouterError
 from router.request import GenerateRequest
 from router.types import RawImage, Task
 
@@ -67,6 +67,14 @@ class PipelineBackend(LaneBackend):
         return None
 
     async def load(self) -> None:
+        try:
+            await self._load()
+        except RouterError:
+            raise
+        except Exception as exc:
+            raise as_load_error(exc, self.name) from exc
+
+    async def _load(self) -> None:
         pipeline = await _on_a_thread_of_its_own(self.read)
         try:
             await self.lane.run(lambda: self._make_ready(pipeline))

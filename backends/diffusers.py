@@ -3,30 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import functools
-import logging
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 import diffusers
-import diffusers.utils.logging
 import torch
-import transformers.utils.logging
 from pydantic import BaseModel, ConfigDict, Field
 
 from backends import _describe, _shipped
-from backends._errors import forget_frames, is_out_of_memory
+from backends._device import device_of, torch_device
 from backends._options import read_options
 from backends._pipeline import PipelineBackend
+from backends._quiet import quiet
 from router.backend import Lanes
 from router.capabilities import Capabilities
 from router.config import InstanceConfig
-from router.errors import ConfigError, LoadError, RouterError
+from router.errors import ConfigError, LoadError
 from router.model_folder import ModelFolder
-
-_LOG = logging.getLogger("router.backends")
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -66,7 +59,7 @@ class DiffusersBackend(PipelineBackend):
         self._folder: ModelFolder | None = None
 
     async def probe(self) -> Capabilities:
-        device = _device(self._instance)
+        device = device_of(self._instance)
         dtype = _dtype(self._instance, device)
         if self.options.offload != "none" and device.startswith("cpu"):
             raise ConfigError(
@@ -79,20 +72,7 @@ class DiffusersBackend(PipelineBackend):
     async def load(self) -> None:
         if self._folder is None:
             await self.probe()
-        try:
-            await super().load()
-        except RouterError:
-            raise
-        except Exception as exc:
-            _LOG.warning("%s could not load its model", self.name, exc_info=exc)
-            forget_frames(exc)
-            raise self._load_error(exc) from exc
-
-    def _load_error(self, exc: Exception) -> LoadError:
-        said = f"{self.name} could not load its model ({type(exc).__name__}); see its log."
-        if is_out_of_memory(exc):
-            said = f"{self.name} found too little memory to load its model; choose a smaller `dtype`."
-        return LoadError(said, instance=self.name)
+        await super().load()
 
     def peak_bytes(self) -> int | None:
         device = torch.device(self.lane.name)
@@ -101,9 +81,10 @@ class DiffusersBackend(PipelineBackend):
     def _describe(self, device: str, dtype: torch.dtype) -> Capabilities:
         self._folder = ModelFolder(self._find(), self.name)
         self._folder.check()
-        # `cpu:0` and `cpu:1` are two lanes on the one CPU that torch knows.
-        self._device, self._dtype = "cpu" if device.startswith("cpu") else device, dtype
-        found = _describe.capabilities(self._folder, self.options, device, dtype)
+        self._device, self._dtype = torch_device(device), dtype
+        found = _describe.capabilities(
+            self._folder, device, dtype, vae_tiling=self.options.vae_tiling, notes=_notes(self.options)
+        )
         self.row_limit = self._instance.row_limit or _describe.row_limit(found)
         return found
 
@@ -142,7 +123,7 @@ class DiffusersBackend(PipelineBackend):
     def read(self) -> Any:
         assert self._folder is not None
         self._folder.check()
-        with _quiet():
+        with quiet():
             return diffusers.DiffusionPipeline.from_pretrained(  # type: ignore[no-untyped-call]
                 self._folder.folder, dtype=self._dtype, use_safetensors=True, local_files_only=True
             )
@@ -180,46 +161,6 @@ class DiffusersBackend(PipelineBackend):
                 ) from exc
 
 
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """The libraries' loading bars would be drawn into the application's terminal."""
-    shown = [
-        log for log in (diffusers.utils.logging, transformers.utils.logging) if log.is_progress_bar_enabled()
-    ]
-    for log in shown:
-        log.disable_progress_bar()
-    try:
-        yield
-    finally:
-        for log in shown:
-            log.enable_progress_bar()
-
-
-@functools.cache
-def fastest_device() -> str:
-    """What `auto` means here: the first CUDA device, Apple's GPU, else the CPU."""
-    if torch.cuda.is_available():
-        return "cuda:0"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
-
-
-def _device(instance: InstanceConfig) -> str:
-    if instance.device == "auto":
-        return fastest_device()
-    try:
-        device = torch.device(instance.device)
-    except RuntimeError as exc:
-        raise ConfigError(
-            f"{instance.name}: `device` is {instance.device!r}; use `auto`, `cpu`, `cuda:0` or `mps`."
-        ) from exc
-    there = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
-    if device.type != "cpu" and (device.index or 0) >= there.get(device.type, 0):
-        raise ConfigError(
-            f"{instance.name}: `device` is {instance.device!r}, which this machine has not; use `auto`."
-        )
-    return "cuda:0" if instance.device == "cuda" else instance.device
-
-
 def _dtype(instance: InstanceConfig, device: str) -> torch.dtype:
     name = instance.dtype
     if name == "auto":
@@ -238,3 +179,13 @@ def _checked(options: DiffusersOptions, instance: InstanceConfig) -> DiffusersOp
     if options.compile and options.offload != "none":
         raise ConfigError(f"{instance.name}: options `compile` and `offload` do not go together; drop one.")
     return options
+
+
+def _notes(options: DiffusersOptions) -> tuple[str, ...]:
+    """What an operator should see of the settings."""
+    notes = [f"attention {options.attention}"]
+    if options.offload != "none":
+        notes.append(f"offload {options.offload}: one picture at a time")
+    if options.compile:
+        notes.append(f"compiled for rows {', '.join(map(str, options.row_buckets))}")
+    return tuple(notes)

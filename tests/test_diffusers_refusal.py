@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from backends import diffusers as diffusers_backend
+from backends import _device
 from backends.diffusers import DiffusersBackend
 from router.errors import (
     ConfigError,
@@ -154,7 +154,7 @@ async def test_settings_that_this_machine_has_not(
 async def test_offload_where_no_accelerator_was_found(
     model_folder: Path, lanes: Lanes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(diffusers_backend, "fastest_device", lambda: "cpu")
+    monkeypatch.setattr(_device, "fastest_device", lambda: "cpu")
     with pytest.raises(ConfigError, match="option `offload` is 'model', but `device` is the CPU"):
         await make(lanes, model_folder, device="auto", options={"offload": "model"}).probe()
 
