@@ -75,10 +75,16 @@ def _keys_at(form: Any, location: tuple[int | str, ...]) -> Iterable[str]:
     """The keys that are known where the unknown one stood."""
     for part in location[:-1]:
         if isinstance(form, type) and issubclass(form, BaseModel):
-            form = form.model_fields[str(part)].annotation
+            form = _without_none(form.model_fields[str(part)].annotation)
         else:  # tuple[X, ...], dict[str, X]: on to X
             form = [element for element in get_args(form) if element not in (..., NoneType)][-1]
     return form.model_fields if isinstance(form, type) and issubclass(form, BaseModel) else ()
+
+
+def _without_none(form: Any) -> Any:
+    """`X` of `X | None`."""
+    kept = [element for element in get_args(form) if element is not NoneType]
+    return kept[0] if len(kept) == 1 and NoneType in get_args(form) else form
 
 
 def _shown(value: Any) -> str:

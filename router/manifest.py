@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Final, Literal, TypeAlias
+from typing import Annotated, Any, Final, Literal, TypeAlias, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -19,6 +19,9 @@ SCHEMA_VERSION: Final = 1
 _Count: TypeAlias = Annotated[int, Field(ge=1)]
 _Sha256: TypeAlias = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 _Error: TypeAlias = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+Runtime: TypeAlias = Literal["onnxruntime", "openvino", "tensorrt"]
+RUNTIMES: tuple[Runtime, ...] = get_args(Runtime)
 
 
 class _Record(BaseModel):
@@ -54,6 +57,7 @@ class GraphRecord(_Record):
     """Path inside the export's folder, with `/`."""
     profile: str
     rows: _Count
+    """A bucket of the profile for the denoiser, else 1. Of an axis that varies: those of the example."""
     inputs: tuple[TensorRecord, ...]
     outputs: tuple[TensorRecord, ...]
 
@@ -72,15 +76,33 @@ class FileRecord(_Record):
         return cls(size_bytes=file.stat().st_size, sha256=digest)
 
 
+class PictureParity(_Record):
+    """One whole picture, made by the source and by the export from the same request."""
+
+    name: str
+    """Task, steps and what else told it from the others."""
+    profile: str
+    psnr_db: _Error | None
+    """Peak signal-to-noise ratio; `None` where the pictures are equal."""
+    largest_difference: Annotated[int, Field(ge=0, le=255)]
+    """Of a colour of a pixel, in levels of 255."""
+
+
 class ParityRecord(_Record):
-    """How far the export was from its source: absolute errors, the largest of all that was compared."""
+    """How far the export was from its source, and how far it was allowed to be."""
 
     components: dict[str, _Error]
-    """Component -> largest difference of its outputs."""
-    picture: _Error
-    """Largest difference of a pixel, in 0..1 of full scale."""
-    tolerance: _Error
-    """What `picture` had to stay below."""
+    """Component -> largest difference of its outputs from those in float32, over all its graphs.
+
+    Where an output's largest value is beyond 1, the difference is a share of that value.
+    """
+    pictures: Annotated[tuple[PictureParity, ...], Field(min_length=1)]
+    max_component_error: _Error
+    min_psnr_db: _Error
+    runtime: str
+    """What ran the export, with its version: `onnxruntime 1.31.1`."""
+    largest_values: dict[str, _Error] = Field(default_factory=dict)
+    """float16 alone: component -> largest value between its nodes. Beyond 65,504 it would overflow."""
 
 
 class Manifest(_Record):
@@ -102,13 +124,16 @@ class Manifest(_Record):
     """Of the weights that the export was made from."""
     files: dict[str, FileRecord]
     """Every file of the export but this one, by its path inside the folder."""
-    parity: ParityRecord
+    runtimes: tuple[Runtime, ...] = ()
+    """Those that know every operator of the graphs."""
+    parity: ParityRecord | None = None
+    """`None`: nothing has compared the export with its source yet."""
 
     @model_validator(mode="after")
     def _check_references(self) -> Manifest:
-        buckets = {profile.name: profile.row_buckets for profile in self.profiles}
+        rows = {profile.name: {1, *profile.row_buckets} for profile in self.profiles}
         for graph in (graph for graphs in self.components.values() for graph in graphs):
-            if graph.rows not in buckets.get(graph.profile, ()):
+            if graph.rows not in rows.get(graph.profile, ()):
                 raise ValueError(f"no profile {graph.profile!r} of {graph.rows} rows for {graph.file}")
             if graph.file not in self.files:
                 raise ValueError(f"no hash of {graph.file} among the files")

@@ -9,8 +9,27 @@ from typing import Any
 import pytest
 
 from router.errors import LoadError
-from router.manifest import FileRecord, GraphRecord, Manifest, ParityRecord, ProfileRecord, TensorRecord
+from router.manifest import (
+    FileRecord,
+    GraphRecord,
+    Manifest,
+    ParityRecord,
+    PictureParity,
+    ProfileRecord,
+    TensorRecord,
+)
 from router.types import ShapeProfile
+
+PARITY = ParityRecord(
+    components={"unet": 1e-6},
+    pictures=(
+        PictureParity(name="text-to-image", profile="64x64", psnr_db=72.5, largest_difference=1),
+        PictureParity(name="inpainting", profile="64x64", psnr_db=None, largest_difference=0),
+    ),
+    max_component_error=1e-4,
+    min_psnr_db=60,
+    runtime="onnxruntime 1.31.1",
+)
 
 
 @pytest.fixture
@@ -36,7 +55,8 @@ def export(tmp_path: Path) -> Path:
         tools={"torch": "2.13.0"},
         source_sha256="0" * 64,
         files={"unet/model.onnx": FileRecord.of(folder / "unet/model.onnx")},
-        parity=ParityRecord(components={"unet": 1e-6}, picture=0.001, tolerance=0.004),
+        runtimes=("onnxruntime", "tensorrt"),
+        parity=PARITY,
     ).write(folder)
     return folder
 
@@ -89,7 +109,9 @@ def test_a_newer_schema_is_refused_whatever_else_it_holds(export: Path) -> None:
         ({"schema_version": "one"}, "`schema_version` is 'one': "),
         ({"profiles": []}, "`profiles` is a list: "),
         ({"files": {}}, ": no hash of unet/model.onnx among the files."),
-        ({"parity": {"components": {}, "picture": 0.1}}, "`parity.tolerance` is missing; add it."),
+        ({"parity": {"components": {}, "picture": 0.1}}, "no key `parity.picture`; did you mean pictures?"),
+        ({"parity": PARITY.model_dump(mode="json") | {"pictures": []}}, "`parity.pictures` is a list: "),
+        ({"runtimes": ["onnx"]}, "`runtimes[0]` is 'onnx': input should be 'onnxruntime', 'openvino' or"),
     ],
 )  # fmt: skip
 def test_a_wrong_value_is_one_sentence(export: Path, values: dict[str, Any], sentence: str) -> None:
@@ -99,11 +121,28 @@ def test_a_wrong_value_is_one_sentence(export: Path, values: dict[str, Any], sen
     assert sentence in said
 
 
-def test_a_graph_of_an_unknown_profile_is_refused(export: Path) -> None:
+@pytest.mark.parametrize(
+    ("key", "value", "sentence"),
+    [("rows", 3, "no profile '64x64' of 3 rows"), ("profile", "8x8", "no profile '8x8' of 2 rows")],
+)
+def test_a_graph_of_an_unknown_profile_is_refused(export: Path, key: str, value: Any, sentence: str) -> None:
     graphs = json.loads((export / "manifest.json").read_text())["components"]
-    graphs["unet"][0]["rows"] = 3
+    graphs["unet"][0][key] = value
     change(export, components=graphs)
-    assert "no profile '64x64' of 3 rows for unet/model.onnx" in refused(export)
+    assert f"{sentence} for unet/model.onnx" in refused(export)
+
+
+def test_a_text_encoder_has_one_row_whatever_the_buckets(export: Path) -> None:
+    manifest = Manifest.read(export)
+    graph = manifest.components["unet"][0].model_copy(update={"rows": 1})
+    manifest.model_copy(update={"components": {"text_encoder": (graph,)}}).write(export)
+    assert Manifest.read(export).components["text_encoder"][0].rows == 1
+
+
+def test_an_export_may_wait_for_its_comparison(export: Path) -> None:
+    manifest = Manifest.read(export)
+    manifest.model_copy(update={"parity": None}).write(export)
+    assert Manifest.read(export).parity is None
 
 
 def test_a_manifest_that_is_no_table_is_refused(export: Path) -> None:
