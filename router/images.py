@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 import struct
 import sys
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
@@ -30,8 +29,6 @@ _PLAIN_MODES = frozenset({"1", "L", "P", "RGB"})
 _ALPHA_MODES = frozenset({"LA", "PA", "RGBA"})
 _DESCRIPTION_TAG = 0x010E  # EXIF ImageDescription: where JPEG and WebP keep what PNG has as text
 _MAX_EXIF_BYTES = 65_000
-_SHEET_GAP = 4
-_WHITE = (255, 255, 255)
 _JPEG_SCAN = re.compile(rb"\xff\xda\x00[\x08\x0a\x0c\x0e]")
 _MAX_JPEG_SCANS = 100
 _BROKEN = "is broken or cut off; save it again as PNG, JPEG or WebP"
@@ -86,6 +83,20 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS, param: str = "image") -
         return _checked(image, max_pixels, param)
 
 
+def decode_mask(data: bytes, *, max_pixels: int = MAX_PIXELS, param: str = "mask") -> RawImage:
+    """A mask as OpenAI's clients send it: what is transparent will be painted anew, and is white here.
+
+    A file without transparency is a mask already. Raises as `decode` does.
+    """
+    with _broken_is_refused(param), _open(data, param) as image:
+        if image.mode not in _ALPHA_MODES and "transparency" not in image.info:
+            return _checked(image, max_pixels, param)
+        _check_header(image, max_pixels, param)
+        operations = _pillow().ImageOps
+        alpha = operations.exif_transpose(image).convert("RGBA").getchannel("A")
+        return _from_pil(operations.invert(alpha).convert("RGB"))
+
+
 def encode(
     image: RawImage,
     format: Format = "png",
@@ -121,27 +132,6 @@ def read_metadata(data: bytes, *, max_pixels: int = MAX_PIXELS) -> dict[str, str
             image.load()
             return {str(key): str(text) for key, text in image.info.items() if isinstance(text, str)}
         return _texts(image.getexif().get(_DESCRIPTION_TAG))
-
-
-def contact_sheet(images: Sequence[RawImage], columns: int | None = None) -> RawImage:
-    """The pictures in reading order on one white sheet, as near to square as `columns` allows.
-
-    Raises `InvalidRequestError` for no pictures, or for less than one column.
-    """
-    if not images:
-        raise InvalidRequestError("A contact sheet needs at least one picture.", param="images")
-    if columns is not None and columns < 1:
-        raise InvalidRequestError(f"`columns` is {columns}; a sheet has at least 1.", param="columns")
-    columns = min(columns or math.ceil(math.sqrt(len(images))), len(images))
-    rows = math.ceil(len(images) / columns)
-    cell_height = max(image.height for image in images) + _SHEET_GAP
-    cell_width = max(image.width for image in images) + _SHEET_GAP
-    size = (columns * cell_width + _SHEET_GAP, rows * cell_height + _SHEET_GAP)
-    sheet: Image = _pillow().Image.new("RGB", size, _WHITE)
-    for index, image in enumerate(images):
-        row, column = divmod(index, columns)
-        sheet.paste(_to_pil(image), (_SHEET_GAP + column * cell_width, _SHEET_GAP + row * cell_height))
-    return _from_pil(sheet)
 
 
 def _open(data: bytes, param: str) -> ImageFile:
@@ -180,6 +170,11 @@ def _check_jpeg(data: bytes, param: str) -> None:
 
 
 def _checked(image: Image, max_pixels: int, param: str) -> RawImage:
+    _check_header(image, max_pixels, param)
+    return _from_pil(_flat(_pillow().ImageOps.exif_transpose(image), param))
+
+
+def _check_header(image: Image, max_pixels: int, param: str) -> None:
     """Every check that the header allows comes before the first pixel is decoded."""
     _check_size(image, max_pixels, param)
     frames = getattr(image, "n_frames", 1)
@@ -187,7 +182,6 @@ def _checked(image: Image, max_pixels: int, param: str) -> RawImage:
         raise _refused(param, f"is animated ({frames} frames); give a single frame")
     if image.mode not in _PLAIN_MODES | _ALPHA_MODES:
         raise _refused(param, f"has the colour mode {image.mode}; {_TO_RGB}")
-    return _from_pil(_flat(_pillow().ImageOps.exif_transpose(image), param))
 
 
 def _check_size(image: Image, max_pixels: int, param: str) -> None:

@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from router import images
+from router.contact_sheet import contact_sheet
 from router.errors import InvalidRequestError
 from router.types import RawImage
 from tests.pictures import BLUE, GREEN, RED, WHITE, painted, pil, saved, varied
@@ -60,7 +61,7 @@ def pixel(image: RawImage, row: int, column: int) -> tuple[int, ...]:
 
 
 def test_a_contact_sheet_shows_the_pictures_in_reading_order():
-    sheet = images.contact_sheet([painted(10, 10, colour) for colour in (RED, GREEN, BLUE)])
+    sheet = contact_sheet([painted(10, 10, colour) for colour in (RED, GREEN, BLUE)])
     half, third = sheet.height // 2, sheet.width // 2
     assert pixel(sheet, half // 2, third // 2) == RED
     assert pixel(sheet, half // 2, third + third // 2) == GREEN
@@ -69,20 +70,20 @@ def test_a_contact_sheet_shows_the_pictures_in_reading_order():
 
 
 def test_columns_decide_the_form_of_the_sheet():
-    wide = images.contact_sheet([painted(10, 10)] * 4, columns=4)
-    tall = images.contact_sheet([painted(10, 10)] * 4, columns=1)
+    wide = contact_sheet([painted(10, 10)] * 4, columns=4)
+    tall = contact_sheet([painted(10, 10)] * 4, columns=1)
     assert (wide.height, wide.width) == (tall.width, tall.height)
     assert wide.width > 3 * wide.height
 
 
 def test_a_sheet_holds_pictures_of_several_sizes():
-    sheet = images.contact_sheet([painted(10, 40), painted(30, 10)])
+    sheet = contact_sheet([painted(10, 40), painted(30, 10)])
     assert sheet.height >= 30
     assert sheet.width >= 80
 
 
 def test_a_sheet_needs_pictures_and_columns():
     with pytest.raises(InvalidRequestError, match="at least one picture"):
-        images.contact_sheet([])
+        contact_sheet([])
     with pytest.raises(InvalidRequestError, match="columns"):
-        images.contact_sheet([varied()], columns=0)
+        contact_sheet([varied()], columns=0)

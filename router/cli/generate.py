@@ -19,6 +19,7 @@ from router.cli.options import AsJson, Asked, asking, parameters_of
 from router.cli.output import print_json, print_line, print_note
 from router.cli.progress import Show, add_bar, progress_bars
 from router.config import RouterConfig
+from router.contact_sheet import contact_sheet
 from router.errors import InvalidRequestError, RouterError
 from router.request import GenerateRequest
 from router.router import BackendRouter
@@ -126,7 +127,7 @@ def _save(pictures: Sequence[Made], output: Path | None) -> dict[str, Any]:
         saved.append({"file": str(path), **made.record, "timings": dataclasses.asdict(timings)})
     if len(pictures) == 1:
         return {"pictures": saved, "sheet": None}
-    _write(chosen, images.contact_sheet([made.image for made in pictures]), {})
+    _write(chosen, contact_sheet([made.image for made in pictures]), {})
     return {"pictures": saved, "sheet": str(chosen)}
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from importlib.metadata import version
 
 from fastapi import FastAPI
@@ -25,6 +25,9 @@ from router.server.state import StateFolder
 
 # A new wire form is one more module with `routes`.
 _FORMS = (native, operation)
+
+# What lives beside the router: entered after it, left before it, while it still serves.
+_LIVING: tuple[Callable[[Front], AbstractAsyncContextManager[object]], ...] = ()
 
 
 def create_app(router: BackendRouter, settings: ServerSettings) -> FastAPI:
@@ -54,10 +57,12 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     try:
         front.links.use_secret(state.secret)
         await asyncio.to_thread(front.outputs.open)
-        async with front.router:
+        async with front.router, AsyncExitStack() as stack:
             await front.router.probe()
             for model in front.settings.preload:
                 await front.router.load(model)
+            for living in _LIVING:
+                await stack.enter_async_context(living(front))
             front.ready = True
             yield
             await front.begin_to_close()
