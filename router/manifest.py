@@ -61,6 +61,11 @@ class GraphRecord(_Record):
     inputs: tuple[TensorRecord, ...]
     outputs: tuple[TensorRecord, ...]
 
+    @property
+    def dynamic_batch(self) -> bool:
+        """Whether one graph serves any number of rows."""
+        return any(isinstance(axis, str) for tensor in self.inputs for axis in tensor.shape[:1])
+
 
 class FileRecord(_Record):
     """A file as it was when the export was made."""
@@ -133,7 +138,8 @@ class Manifest(_Record):
     def _check_references(self) -> Manifest:
         rows = {profile.name: {1, *profile.row_buckets} for profile in self.profiles}
         for graph in (graph for graphs in self.components.values() for graph in graphs):
-            if graph.rows not in rows.get(graph.profile, ()):
+            fits = graph.profile in rows and (graph.dynamic_batch or graph.rows in rows[graph.profile])
+            if not fits:
                 raise ValueError(f"no profile {graph.profile!r} of {graph.rows} rows for {graph.file}")
             if graph.file not in self.files:
                 raise ValueError(f"no hash of {graph.file} among the files")

@@ -139,6 +139,14 @@ def test_a_text_encoder_has_one_row_whatever_the_buckets(export: Path) -> None:
     assert Manifest.read(export).components["text_encoder"][0].rows == 1
 
 
+def test_a_graph_of_any_number_of_rows_needs_no_bucket(export: Path) -> None:
+    manifest = Manifest.read(export)
+    tensor = TensorRecord(name="sample", dtype="float32", shape=("batch_size", 4, 8, 8))
+    graph = manifest.components["unet"][0].model_copy(update={"rows": 4, "inputs": (tensor,)})
+    manifest.model_copy(update={"components": {"unet": (graph,)}}).write(export)
+    assert Manifest.read(export).components["unet"][0].dynamic_batch
+
+
 def test_an_export_may_wait_for_its_comparison(export: Path) -> None:
     manifest = Manifest.read(export)
     manifest.model_copy(update={"parity": None}).write(export)
