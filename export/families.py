@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -29,7 +30,11 @@ class Family:
     """Class of the source."""
     components: tuple[Component, ...]
     size_multiple: int
+    """Pixels, of height and width."""
+    min_side: int
     """Pixels."""
+    own_size: tuple[int, int]
+    """Height and width in pixels, unless told otherwise."""
     text_lengths: tuple[int, ...]
     """Tokens for each text encoder, as the pipeline calls it unless told otherwise."""
     t5_index: int | None = None
@@ -78,6 +83,9 @@ def _check_classes(model: ModelFolder) -> None:
 
 # --- the families
 
+_OWN_LATENTS = 128
+"""Height and width where the configuration says nothing, as FLUX's: what its pipeline takes."""
+
 
 def _stable_diffusion(name: str, model: ModelFolder, timestep: Timestep) -> Family:
     components = (
@@ -85,8 +93,7 @@ def _stable_diffusion(name: str, model: ModelFolder, timestep: Timestep) -> Fami
         parts.unet(model, timestep),
         *parts.vae(model),
     )
-    lengths = (parts.clip_length(model, "text_encoder"),)
-    return Family(name, model.index["_class_name"], components, parts.cell(model), lengths)
+    return _family(name, model, components, (parts.clip_length(model, "text_encoder"),))
 
 
 def _stable_diffusion_xl(name: str, model: ModelFolder, timestep: Timestep) -> Family:
@@ -108,11 +115,11 @@ def _stable_diffusion_xl(name: str, model: ModelFolder, timestep: Timestep) -> F
         *parts.vae(model, float16_overflows=True),
     )
     lengths = (parts.clip_length(model, "text_encoder"), parts.clip_length(model, "text_encoder_2"))
-    return Family(name, model.index["_class_name"], components, parts.cell(model), lengths)
+    return _family(name, model, components, lengths)
 
 
 def _stable_diffusion_3(name: str, model: ModelFolder, timestep: Timestep) -> Family:
-    transformer, multiple = model.config("transformer"), 2 * parts.cell(model)
+    transformer = model.config("transformer")
     text: tuple[Axis, ...] = (ROWS, parts.clip_and_t5, transformer["joint_attention_dim"])
     inputs = (
         Input("hidden_states", parts.latents(model, transformer["in_channels"]), draws.normal()),
@@ -129,22 +136,20 @@ def _stable_diffusion_3(name: str, model: ModelFolder, timestep: Timestep) -> Fa
         *parts.vae(model),
     )
     lengths = (parts.clip_length(model, "text_encoder"), parts.clip_length(model, "text_encoder_2"), 256)
-    longest = transformer.get("pos_embed_max_size", 96) * multiple
-    return Family(
-        name, model.index["_class_name"], components, multiple, lengths, t5_index=2, max_side=longest
-    )
+    longest = transformer.get("pos_embed_max_size", 96) * 2 * parts.cell(model)
+    return _family(name, model, components, lengths, t5_index=2, max_side=longest)
 
 
 def _flux(name: str, model: ModelFolder, timestep: Timestep) -> Family:
-    transformer, multiple = model.config("transformer"), 2 * parts.cell(model)
-    patches, text = parts.patches(multiple), parts.text(1)
+    transformer, patch = model.config("transformer"), 2 * parts.cell(model)
+    patches, text = parts.patches(patch), parts.text(1)
     width = transformer["joint_attention_dim"]
     inputs: tuple[Input, ...] = (
         Input("hidden_states", (ROWS, patches, transformer["in_channels"]), draws.normal()),
         Input("encoder_hidden_states", (ROWS, text, width), draws.normal()),
         Input("pooled_projections", (ROWS, transformer["pooled_projection_dim"]), draws.normal()),
         Input("timestep", (ROWS,), draws.uniform(0, 1), torch.float32),
-        Input("img_ids", (patches, 3), draws.image_positions(multiple), torch.float32),
+        Input("img_ids", (patches, 3), draws.image_positions(patch), torch.float32),
         Input("txt_ids", (text, 3), draws.zeros, torch.float32),
     )
     if transformer.get("guidance_embeds"):
@@ -157,8 +162,31 @@ def _flux(name: str, model: ModelFolder, timestep: Timestep) -> Family:
         *parts.vae(model, float16_overflows=True),
     )
     lengths = (parts.clip_length(model, "text_encoder"), 512)
+    return _family(name, model, components, lengths, t5_index=1, row_buckets=(1, 4))
+
+
+def _family(
+    name: str,
+    model: ModelFolder,
+    components: tuple[Component, ...],
+    text_lengths: tuple[int, ...],
+    **settings: Any,
+) -> Family:
+    """With the sizes that follow from the configurations. Transformers join 2x2 latents to a patch."""
+    cell, unet, transformer = parts.cell(model), model.config("unet"), model.config("transformer")
+    multiple = cell if unet else 2 * cell
+    own = (unet or transformer).get("sample_size") or _OWN_LATENTS
+    height, width = own if isinstance(own, list) else (own, own)
     return Family(
-        name, model.index["_class_name"], components, multiple, lengths, t5_index=1, row_buckets=(1, 4)
+        name,
+        model.index["_class_name"],
+        components,
+        size_multiple=multiple,
+        # A UNet halves its latents between blocks, and the last must keep one.
+        min_side=multiple * 2 ** (len(unet.get("block_out_channels", [0])) - 1),
+        own_size=(height * cell, width * cell),
+        text_lengths=text_lengths,
+        **settings,
     )
 
 
