@@ -30,3 +30,5 @@ class Call:
     rows: int
     gather: Gather
     arguments: Any = None
+    urgent: bool = False
+    """Goes before older calls: short itself, and its task's next calls join the long runs of others."""

@@ -1,9 +1,9 @@
 """Hub: what a lane's thread does. Start tasks, gather their calls, tick, let them go on.
 
 A task is plain blocking code in a greenlet. Where it would run the heavy model it hands the call
-over and waits; when every task waits, the hub *ticks*: it takes the oldest call, adds the others of
-the same key, runs them as one, and gives each task its part. So requests of different step counts,
-guidance and arrival times share runs, and a new arrival waits one run, not one picture.
+over and waits; when every task waits, the hub *ticks*: it takes the oldest call (an urgent one first),
+adds the others of the same key, runs them as one, and gives each task its part. So requests of different
+step counts, guidance and arrival times share runs, and a new arrival waits one run, not one picture.
 
 The hub knows neither torch nor pictures: a call has a key and a row count, and a `Gather` runs many.
 """
@@ -177,7 +177,7 @@ class Hub:
         self._post(task.deliver, value, error)
 
     def _tick(self) -> None:
-        """Run the oldest call together with those of its key, and let their tasks go on."""
+        """Run the next call together with those of its key, and let their tasks go on."""
         tasks, calls = self._take()
         started = time.perf_counter()
         outcomes = self._run(calls)
@@ -194,11 +194,11 @@ class Hub:
                 self._resume(task, task.running.switch, result)
 
     def _take(self) -> tuple[list[Task[Any]], list[Call]]:
-        """The oldest waiting call, then, oldest first, those of its key that the row limit admits."""
-        oldest = self.waiting.popleft()
-        call = oldest.waiting_call
+        """The call whose turn it is, then, oldest first, those of its key that the row limit admits."""
+        first = self._take_first()
+        call = first.waiting_call
         room = self._row_limit(call) - call.rows
-        tasks, calls, passed = [oldest], [call], []
+        tasks, calls, passed = [first], [call], []
         while self.waiting and room > 0:
             task = self.waiting.popleft()
             other = task.waiting_call
@@ -210,6 +210,12 @@ class Hub:
                 passed.append(task)
         self.waiting.extendleft(reversed(passed))
         return tasks, calls
+
+    def _take_first(self) -> Task[Any]:
+        """The oldest urgent call, else the oldest. No task makes only urgent ones, so all get their turn."""
+        first = next((task for task in self.waiting if task.waiting_call.urgent), self.waiting[0])
+        self.waiting.remove(first)
+        return first
 
     def _row_limit(self, call: Call) -> int:
         return self._learned_limits.get(call.key, call.gather.row_limit)

@@ -47,6 +47,25 @@ async def test_the_oldest_call_goes_first_even_when_its_group_is_small(lane: Lan
     assert [len(run) for run in gather.runs] == [1, 3, 1, 3, 3]
 
 
+async def test_an_urgent_call_goes_first_so_that_its_task_joins_the_others_sooner(lane: Lane) -> None:
+    gather = Doubling()
+
+    def newcomer() -> None:
+        for word in ("prompt", "negative"):
+            lane.call(Call("encode", 1, gather, word, urgent=True))
+        steps(lane, gather, 2, 2)
+
+    await together(lane, lambda: steps(lane, gather, 1, 2), newcomer)
+    assert gather.runs == [["prompt"], ["negative"], [1, 2], [1, 2]]
+
+
+async def test_urgent_calls_of_one_key_share_a_tick(lane: Lane) -> None:
+    gather = Doubling()
+    encode = [lambda word=word: lane.call(Call("encode", 1, gather, word, urgent=True)) for word in "ab"]
+    await together(lane, encode[0], lambda: steps(lane, gather, 1, 1), encode[1])
+    assert gather.runs == [["a", "b"], [1]]
+
+
 async def test_the_row_limit_bounds_a_tick(lane: Lane) -> None:
     gather = Doubling(row_limit=4)
     await together(lane, *[lambda: steps(lane, gather, 1, 2, rows=2)] * 5)
