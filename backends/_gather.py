@@ -86,12 +86,19 @@ class Digests:
         return digest
 
 
+def batched_arguments(module: Any) -> frozenset[str]:
+    """What the module itself says, as modules over sessions do; else what is known of its class."""
+    said: frozenset[str] | None = getattr(module, "batched_arguments", None)
+    return BATCHED.get(type(module).__name__, frozenset()) if said is None else said
+
+
 class Gathering:
     """The `Gather` of one module, or of one of its methods.
 
     `row_limit` bounds the rows of a run. A run is padded to the smallest of `row_buckets` that holds
     it, if there are any: for compiled and captured modules, which know only these row counts.
     `compiled` runs in the module's place. A module whose class is not in `BATCHED` shares nothing.
+    `urgent` calls go before the older ones of other modules.
     """
 
     def __init__(
@@ -102,13 +109,15 @@ class Gathering:
         row_buckets: Sequence[int] = (),
         method: str = "forward",
         compiled: Callable[..., Any] | None = None,
+        urgent: bool = False,
     ) -> None:
         self.row_limit = min(row_limit, max(row_buckets)) if row_buckets else row_limit
         self._row_buckets = sorted(row_buckets)
+        self._urgent = urgent
         plain = module if method == "forward" else getattr(module, method)
         self._function = plain if compiled is None else compiled
         self._names = tuple(inspect.signature(getattr(module, method)).parameters)
-        self._batched = BATCHED.get(type(module).__name__, frozenset())
+        self._batched = batched_arguments(module)
         self._unused = UNUSED.get(type(module).__name__, frozenset())
 
     def call(self, args: Sequence[Any], kwargs: Mapping[str, Any], digests: Digests, *, share: bool) -> Call:
@@ -122,7 +131,7 @@ class Gathering:
         if share:
             parts = [self._key(name, values[name], rows, digests) for name in sorted(values)]
             key = (id(self), *parts)
-        return Call(key, rows, self, Arguments(values, rows, device))
+        return Call(key, rows, self, Arguments(values, rows, device), self._urgent)
 
     def __call__(self, calls: Sequence[Call]) -> Sequence[Any]:
         taken: list[Arguments] = [call.arguments for call in calls]

@@ -21,7 +21,7 @@ from PIL import Image
 
 from backends import _preview, _tasks
 from backends._errors import as_load_error, forget_frames
-from backends._gather import Gathering
+from backends._gather import Gathering, batched_arguments
 from backends._lane import LaneBackend, Report
 from backends._prompt import check_prompt
 from backends._stand_in import StandIn
@@ -34,17 +34,20 @@ T = TypeVar("T")
 
 DENOISERS = ("unet", "transformer", "controlnet")
 TEXT_ENCODERS = ("text_encoder", "text_encoder_2", "text_encoder_3")
-DECODE_ROW_LIMIT = 4
-"""Pictures decoded in one run, so that a new arrival waits for a few pictures and not for sixteen."""
 
 
 class PipelineBackend(LaneBackend):
     """Owns the pipelines of one instance, one for each task, all over the same modules."""
 
     row_limit: int = 16
+    text_row_limit: int = 16
+    decode_row_limit: int = 4
+    """Pictures decoded in one run, so that a new arrival waits for a few pictures and not for sixteen."""
     row_buckets: tuple[int, ...] = ()
     one_at_a_time: bool = False
     """For modules that change their own state from call to call: offload hooks, stateful caches."""
+    fixed_sizes: bool = False
+    """For modules that were made for few sizes: nothing of another size is asked of them."""
 
     def __init__(self) -> None:
         self._pipelines: dict[Task, Any] = {}
@@ -64,6 +67,10 @@ class PipelineBackend(LaneBackend):
 
     def compiled(self, name: str, module: Any) -> Any:
         """What runs in the place of this denoiser; `None` is the module itself."""
+        return None
+
+    def text_length(self, request: GenerateRequest) -> int | None:
+        """Tokens that a T5 encoder reads of this request; `None` is the pipeline's own default."""
         return None
 
     async def load(self) -> None:
@@ -95,7 +102,7 @@ class PipelineBackend(LaneBackend):
 
     def picture(self, request: GenerateRequest, seed: int, report: Report) -> RawImage:
         pipeline = self._pipeline_of(request)
-        check_prompt(pipeline, request, self._parameters[request.task])
+        check_prompt(pipeline, request, self._parameters[request.task], self.text_length(request))
         arguments = self._arguments(request, seed, pipeline, report)
         try:
             return _only_image(pipeline(**arguments))
@@ -127,13 +134,14 @@ class PipelineBackend(LaneBackend):
                 heavy = name in DENOISERS
                 found[name] = Gathering(
                     module,
-                    row_limit=self.row_limit,
+                    row_limit=self.row_limit if heavy else min(self.row_limit, self.text_row_limit),
                     row_buckets=self.row_buckets if heavy else (),
                     compiled=self.compiled(name, module) if heavy else None,
+                    urgent=not heavy,
                 )
         vae = getattr(pipeline, "vae", None)
-        if isinstance(vae, torch.nn.Module) and type(vae).__name__ == "AutoencoderKL" and not _upcasts(vae):
-            found["vae"] = Gathering(vae, row_limit=DECODE_ROW_LIMIT, method="decode")
+        if isinstance(vae, torch.nn.Module) and batched_arguments(vae) and not _upcasts(vae):
+            found["vae"] = Gathering(vae, row_limit=self.decode_row_limit, method="decode")
         return found
 
     def _let_go(self) -> None:
@@ -175,6 +183,7 @@ class PipelineBackend(LaneBackend):
             "image": _to_pil(request.image, "RGB"),
             "mask_image": _to_pil(request.mask_image, "L"),
             "strength": request.strength,
+            "max_sequence_length": self.text_length(request),
             "callback_on_step_end": self._at_step_end(request, report),
         }
         given = {name: value for name, value in wanted.items() if value is not None and name in accepted}
@@ -206,7 +215,8 @@ class PipelineBackend(LaneBackend):
     def _preview(self, pipeline: Any, request: GenerateRequest, latents: torch.Tensor) -> RawImage:
         vae = pipeline.vae
         if self._rgb is None:
-            self._rgb = _preview.fit(vae, pipeline.vae_scale_factor, pipeline._execution_device)
+            size = (request.height or 0, request.width or 0) if self.fixed_sizes else None
+            self._rgb = _preview.fit(vae, pipeline.vae_scale_factor, pipeline._execution_device, size)
         if latents.ndim == 3:  # FLUX packs 2x2 cells into one token: [1, tokens, channels * 4]
             latents = pipeline._unpack_latents(
                 latents, request.height, request.width, pipeline.vae_scale_factor

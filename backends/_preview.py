@@ -17,15 +17,16 @@ PATCHES = 6
 """Grey and colour steps per side of the fitting picture: 36 colours."""
 
 
-def fit(vae: Any, cell: int, device: torch.device) -> torch.Tensor:
+def fit(vae: Any, cell: int, device: torch.device, size: tuple[int, int] | None = None) -> torch.Tensor:
     """The map of this VAE as [channels + 1, 3]; `cell` is the pixels of a latent cell's side.
 
-    `device` is where the VAE runs: an offloaded one rests elsewhere.
+    `device` is where the VAE runs: an offloaded one rests elsewhere. `size` is the height and width
+    in pixels of the one picture that it encodes, for an encoder that knows few.
     """
     colours = _colours()  # [36, 3] in -1..1
     side = PATCHES * cell * 2  # two cells a patch, so that borders between colours weigh little
     grid = colours.reshape(1, PATCHES, PATCHES, 3).permute(0, 3, 1, 2)
-    picture = torch.nn.functional.interpolate(grid, (side, side), mode="nearest")
+    picture = torch.nn.functional.interpolate(grid, size or (side, side), mode="nearest")
     encoded = vae.encode(picture.to(device, vae.dtype)).latent_dist.mode()
     latents = encoded.float().cpu()[0].flatten(1).T  # [cells, channels]
     wanted = torch.nn.functional.avg_pool2d(picture, cell)[0].flatten(1).T  # [cells, 3]

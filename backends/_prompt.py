@@ -10,13 +10,20 @@ from router.errors import InvalidRequestError
 from router.request import GenerateRequest
 
 
-def check_prompt(pipeline: Any, request: GenerateRequest, parameters: Mapping[str, Parameter]) -> None:
+def check_prompt(
+    pipeline: Any,
+    request: GenerateRequest,
+    parameters: Mapping[str, Parameter],
+    t5_window: int | None = None,
+) -> None:
     """Raise `InvalidRequestError` when a prompt has more tokens than the longest text window.
+
+    `t5_window` is what a T5 encoder was told to read, `None` the pipeline's own default.
 
     Families with several text encoders are judged by the one that reads most (T5); their CLIP
     encoders only add a summary and are made to be cut at 77 tokens.
     """
-    tokenizer, window = _longest(pipeline, parameters)
+    tokenizer, window = _longest(pipeline, parameters, t5_window)
     for field in ("prompt", "negative_prompt"):
         text = getattr(request, field)
         if tokenizer is None or not text:
@@ -29,11 +36,11 @@ def check_prompt(pipeline: Any, request: GenerateRequest, parameters: Mapping[st
             )
 
 
-def _longest(pipeline: Any, parameters: Mapping[str, Parameter]) -> tuple[Any, int]:
+def _longest(pipeline: Any, parameters: Mapping[str, Parameter], t5_window: int | None) -> tuple[Any, int]:
     for name in ("tokenizer_3", "tokenizer_2", "tokenizer"):
         tokenizer = getattr(pipeline, name, None)
         if tokenizer is not None and "T5" in type(tokenizer).__name__:
-            return tokenizer, _t5_window(parameters)
+            return tokenizer, t5_window or _t5_window(parameters)
     tokenizer = getattr(pipeline, "tokenizer", None)
     return tokenizer, getattr(tokenizer, "model_max_length", 0)
 

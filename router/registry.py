@@ -31,6 +31,11 @@ BACKENDS: dict[str, BackendEntry] = {
         requires=("torch", "diffusers", "transformers"),
         install="pip install 'triptych[diffusers]'",
     ),
+    "onnxruntime": BackendEntry(
+        "backends.onnxruntime:OnnxRuntimeBackend",
+        requires=("torch", "diffusers", "transformers", "onnxruntime"),
+        install="pip install 'triptych[onnx]'",
+    ),
     "fake": BackendEntry("backends.fake:FakeBackend"),
 }
 

@@ -1,0 +1,83 @@
+"""OpenVINO: the same graphs compiled for the CPU, in float32 or bfloat16."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import openvino
+import torch
+from openvino import properties
+
+from backends._session import TensorSpec
+from router.errors import LoadError
+
+_LOG = logging.getLogger("router.backends")
+
+_PRECISIONS: Final = {"float32": openvino.Type.f32, "bfloat16": openvino.Type.bf16}
+_DTYPES: Final = {
+    openvino.Type.f32: torch.float32,
+    openvino.Type.f16: torch.float16,
+    openvino.Type.i32: torch.int32,
+    openvino.Type.i64: torch.int64,
+}
+_DEVICE = "CPU"
+
+
+class OpenVinoRuntime:
+    """Compiles graphs. No extensions are loaded, whatever a graph asks for."""
+
+    memory_factor = 2.0
+    version: str = openvino.__version__.partition("-")[0]
+
+    def __init__(self, precision: str, threads: int) -> None:
+        self._core = openvino.Core()
+        self._settings = {
+            properties.hint.performance_mode(): properties.hint.PerformanceMode.LATENCY,
+            properties.hint.execution_mode(): properties.hint.ExecutionMode.PERFORMANCE,
+            properties.hint.inference_precision(): _PRECISIONS[precision],
+            properties.hint.enable_cpu_pinning(): False,  # lanes share the cores
+            properties.inference_num_threads(): threads,
+            properties.num_streams(): 1,
+        }
+        self.notes = (f"openvino {self.version}, {precision}", *self._slow(precision))
+
+    def open(self, file: Path) -> OpenVinoSession:
+        try:
+            return OpenVinoSession(self._core.compile_model(file, _DEVICE, self._settings))
+        except RuntimeError as exc:
+            _LOG.warning("%s/%s could not be loaded", file.parent.name, file.name, exc_info=exc)
+            raise LoadError(
+                f"openvino {self.version} could not load {file.parent.name}/{file.name};"
+                " see the log, and copy the export again."
+            ) from exc
+
+    def _slow(self, precision: str) -> list[str]:
+        """OpenVINO computes in bfloat16 on any CPU, and gains only where the CPU does so itself."""
+        if precision != "bfloat16" or "BF16" in self._core.get_property(
+            _DEVICE, properties.device.capabilities()
+        ):
+            return []
+        return ["this CPU has no bfloat16 (avx512_bf16, amx): it is emulated, and not faster"]
+
+
+class OpenVinoSession:
+    """One compiled graph and its one request."""
+
+    def __init__(self, compiled: Any) -> None:
+        self._request = compiled.create_infer_request()
+        self.inputs = {each.any_name: _spec(each) for each in compiled.inputs}
+        self._outputs = [each.any_name for each in compiled.outputs]
+
+    def run(self, feeds: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        arrays = {name: tensor.contiguous().numpy() for name, tensor in feeds.items()}
+        # Inputs are read in place; outputs are copied, since the request reuses its own.
+        outputs = self._request.infer(arrays, share_inputs=True, share_outputs=False)
+        return {name: torch.from_numpy(outputs[index]) for index, name in enumerate(self._outputs)}
+
+
+def _spec(port: Any) -> TensorSpec:
+    shape = tuple(axis.get_length() if axis.is_static else None for axis in port.partial_shape)
+    return TensorSpec(_DTYPES[port.element_type], shape)

@@ -1,0 +1,187 @@
+"""ONNX Runtime: providers, session options, and one graph run through IOBinding."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import onnxruntime
+import torch
+from onnxruntime.capi import onnxruntime_pybind11_state as _errors
+
+from backends._session import TensorSpec
+from router.errors import BackendUnavailableError, LoadError
+
+_LOG = logging.getLogger("router.backends")
+
+PROVIDERS: Final = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+"""Kind of device -> the provider that serves it where none is configured."""
+
+_EXTRAS = {
+    "CPUExecutionProvider": "onnx",
+    "CUDAExecutionProvider": "onnx-gpu",
+    "TensorrtExecutionProvider": "onnx-gpu",
+}
+"""Provider -> the extra of this package that brings it."""
+
+_OPTIMIZATIONS = {
+    "disabled": onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL,
+    "basic": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC,
+    "extended": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
+    "all": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL,
+}
+
+_ELEMENTS: Final[Mapping[str, tuple[torch.dtype, int]]] = {
+    "tensor(float)": (torch.float32, 1),
+    "tensor(float16)": (torch.float16, 10),
+    "tensor(bfloat16)": (torch.bfloat16, 16),
+    "tensor(int32)": (torch.int32, 6),
+    "tensor(int64)": (torch.int64, 7),
+}
+"""ONNX Runtime's name of an element -> torch's, and its number in onnx.TensorProto.DataType."""
+
+_OrtError = (
+    _errors.EPFail,
+    _errors.EngineError,
+    _errors.Fail,
+    _errors.InvalidArgument,
+    _errors.InvalidGraph,
+    _errors.InvalidProtobuf,
+    _errors.NoModel,
+    _errors.NoSuchFile,
+    _errors.NotImplemented,
+    _errors.RuntimeException,
+)
+"""Derived from nothing but `Exception`, each of them."""
+
+_ERRORS_ONLY = 3
+_WARNINGS = 2
+
+
+@dataclass(frozen=True)
+class OrtRuntime:
+    """Opens sessions on one device. No custom operators are registered, whatever a graph asks for."""
+
+    device: torch.device
+    providers: Sequence[str]
+    provider_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    threads: int = 0
+    spinning: bool = False
+    optimization: str = "all"
+
+    notes: tuple[str, ...] = ()
+    version: str = onnxruntime.__version__
+    memory_factor: float = 2.0
+
+    def check(self) -> None:
+        """Raise `BackendUnavailableError` for the first provider that is not there."""
+        there = onnxruntime.get_available_providers()
+        for name in self.providers:
+            if name not in there:
+                cure = f"pip install 'triptych[{_EXTRAS[name]}]'" if name in _EXTRAS else "drop it"
+                raise BackendUnavailableError(
+                    f"onnxruntime {self.version} has no provider {name!r}, it has {', '.join(there)}; {cure}."
+                )
+
+    def open(self, file: Path) -> OrtSession:
+        try:
+            session = onnxruntime.InferenceSession(
+                file,
+                self._session_options(),
+                providers=[(name, dict(self.provider_options.get(name, {}))) for name in self.providers],
+            )
+        except _OrtError as exc:
+            raise _load_error(file, exc) from exc
+        self._check_providers(file, session)
+        return OrtSession(session, self.device)
+
+    def _session_options(self) -> Any:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = self.threads
+        options.graph_optimization_level = _OPTIMIZATIONS[self.optimization]
+        options.log_severity_level = _ERRORS_ONLY
+        options.add_session_config_entry("session.intra_op.allow_spinning", str(int(self.spinning)))
+        return options
+
+    def _check_providers(self, file: Path, session: Any) -> None:
+        """ONNX Runtime goes on without a provider whose libraries it cannot load; we do not."""
+        missing = [name for name in self.providers if name not in session.get_providers()]
+        if missing:
+            raise LoadError(
+                f"{_name(file)} was not loaded by {missing[0]}, whose own libraries are missing or too old;"
+                " install what onnxruntime names in its log."
+            )
+
+
+class OrtSession:
+    """One graph, bound to the memory of torch tensors: nothing is copied on the way in or out.
+
+    The same code serves the CPU and CUDA. On CUDA it has not been run: written from ONNX Runtime's
+    documentation of IOBinding, with a synchronisation where torch's stream hands over to its own.
+    """
+
+    def __init__(self, session: Any, device: torch.device) -> None:
+        self._session = session
+        self._device = device
+        self._place = (device.type, device.index or 0)
+        self.inputs = {spec.name: _spec(spec) for spec in session.get_inputs()}
+        self._elements = {spec.name: _ELEMENTS[spec.type][1] for spec in session.get_inputs()}
+        self._outputs = {spec.name: (spec.type, _spec(spec)) for spec in session.get_outputs()}
+
+    def run(self, feeds: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        binding = self._session.io_binding()
+        held = {name: tensor.to(self._device).contiguous() for name, tensor in feeds.items()}
+        for name, tensor in held.items():
+            element, shape = self._elements[name], tuple(tensor.shape)
+            binding.bind_input(name, *self._place, element, shape, tensor.data_ptr())
+        outputs = {name: self._bind_output(binding, name) for name in self._outputs}
+        if self._device.type == "cuda":
+            torch.cuda.current_stream(self._device).synchronize()
+        try:
+            self._session.run_with_iobinding(binding)
+        except _OrtError as exc:
+            raise RuntimeError(str(exc)) from exc
+        return {name: self._fetched(binding, name, output) for name, output in outputs.items()}
+
+    def _bind_output(self, binding: Any, name: str) -> torch.Tensor | None:
+        """A tensor that takes the output; `None` where its shape is known only after the run."""
+        kind, spec = self._outputs[name]
+        if None in spec.shape:
+            binding.bind_output(name, *self._place)
+            return None
+        shape = tuple(size for size in spec.shape if size is not None)
+        output = torch.empty(shape, dtype=spec.dtype, device=self._device)
+        binding.bind_output(name, *self._place, _ELEMENTS[kind][1], shape, output.data_ptr())
+        return output
+
+    def _fetched(self, binding: Any, name: str, output: torch.Tensor | None) -> torch.Tensor:
+        if output is not None:
+            return output
+        value = binding.get_outputs()[list(self._outputs).index(name)]
+        return torch.from_numpy(value.numpy()).to(self._device)
+
+
+def _spec(argument: Any) -> TensorSpec:
+    dtype, _ = _ELEMENTS[argument.type]
+    return TensorSpec(dtype, tuple(size if isinstance(size, int) else None for size in argument.shape))
+
+
+def _load_error(file: Path, exc: Exception) -> LoadError:
+    _LOG.warning("%s could not be loaded", _name(file), exc_info=exc)
+    version = onnxruntime.__version__
+    if "opset" in str(exc):
+        return LoadError(
+            f"onnxruntime {version} does not know the opset of {_name(file)};"
+            " install a newer one, or export the model again with a lower `--opset`."
+        )
+    return LoadError(
+        f"onnxruntime {version} could not load {_name(file)} ({type(exc).__name__});"
+        " see the log, and copy the export again."
+    )
+
+
+def _name(file: Path) -> str:
+    return f"{file.parent.name}/{file.name}"

@@ -1,0 +1,82 @@
+"""The runtimes that an export can be run by: each imported only when it is asked for."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+
+from backends._session import Runtime
+from router.errors import BackendUnavailableError, ConfigError
+
+
+class RuntimeOptions(BaseModel):
+    """The settings of a runtime. What the chosen one has not is refused."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    runtime: Literal["onnxruntime", "openvino"] = "onnxruntime"
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """What OpenVINO computes in, whatever the graphs are stored in."""
+    providers: tuple[str, ...] = ()
+    """ONNX Runtime's execution providers, the first preferred; empty is the one of `device`."""
+    provider_options: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """Provider -> its settings, as ONNX Runtime names them."""
+    intra_op_threads: int | None = Field(default=None, ge=1)
+    """CPU threads of one run; `None` is the lane's share."""
+    spinning: bool = False
+    """Whether ONNX Runtime's idle threads wait for work by spinning: where nobody else wants the cores."""
+    graph_optimization: Literal["disabled", "basic", "extended", "all"] = "all"
+
+
+def make_runtime(options: RuntimeOptions, name: str, device: str, threads: int) -> Runtime:
+    """The runtime of an instance called `name`. Raises `BackendUnavailableError`, `ConfigError`."""
+    if options.runtime == "openvino":
+        return _openvino(options, name, device, threads)
+    return _onnxruntime(options, name, device, threads)
+
+
+def _onnxruntime(options: RuntimeOptions, name: str, device: str, threads: int) -> Runtime:
+    from backends._ort_session import PROVIDERS, OrtRuntime
+
+    if options.precision != "float32":
+        raise ConfigError(
+            f"{name}: option `precision` is {options.precision!r}, which only `runtime` 'openvino' has;"
+            " drop it, or export the model in that dtype."
+        )
+    place = torch.device(device)
+    if place.type not in PROVIDERS:
+        raise ConfigError(f"{name}: `device` is {device!r}; onnxruntime runs here on `cpu` or `cuda:0`.")
+    runtime = OrtRuntime(
+        place,
+        providers=options.providers or (PROVIDERS[place.type],),
+        provider_options=options.provider_options,
+        threads=options.intra_op_threads or threads,
+        spinning=options.spinning,
+        optimization=options.graph_optimization,
+    )
+    runtime.check()
+    return runtime
+
+
+def _openvino(options: RuntimeOptions, name: str, device: str, threads: int) -> Runtime:
+    try:
+        from backends._openvino_session import OpenVinoRuntime
+    except ModuleNotFoundError as exc:
+        raise BackendUnavailableError(
+            f"{name}: option `runtime` is 'openvino', which is not installed;"
+            " pip install 'triptych[openvino]'."
+        ) from exc
+    if not device.startswith("cpu"):
+        raise ConfigError(f"{name}: `device` is {device!r}; with `runtime` 'openvino' it must be `cpu`.")
+    _refuse_ort_settings(options, name)
+    return OpenVinoRuntime(options.precision, options.intra_op_threads or threads)
+
+
+def _refuse_ort_settings(options: RuntimeOptions, name: str) -> None:
+    for key in ("providers", "provider_options", "spinning", "graph_optimization"):
+        if key in options.model_fields_set:
+            raise ConfigError(
+                f"{name}: option `{key}` is ONNX Runtime's and `runtime` is 'openvino'; drop it."
+            )
