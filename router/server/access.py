@@ -3,7 +3,7 @@
 | path | without a key | how a browser proves it |
 |---|---|---|
 | `/`, `/page/*`, `/healthz`, `/readyz`, `/openapi.json` | yes | |
-| `/outputs/*`, `/v1/jobs/{id}/events` | no | a signed link, from the reply that named it |
+| `/outputs/*`, a job's `events` and `images` | no | a signed link, from the reply that named it |
 | everything else, `/metrics` too | no | the header, set by a page's own script |
 """
 
@@ -20,10 +20,12 @@ from router.server.errors import ForbiddenError, UnauthorizedError
 from router.server.settings import ServerSettings
 
 ANONYMOUS = "anonymous"
+LINK = "link"
+"""Who came by a signed link, which is good for that one path."""
 
 _OPEN = frozenset({"/", "/healthz", "/readyz", "/openapi.json"})
 _OPEN_FOLDERS = ("/page/",)
-_SIGNED = re.compile(r"/outputs/.+|/v1/jobs/[^/]+/events")
+_SIGNED = re.compile(r"/outputs/.+|/v1/jobs/[^/]+/(events|images/[0-9]+)")
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::\d{1,5})?")
 _CHANGES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 

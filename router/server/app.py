@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from importlib.metadata import version
 
 from fastapi import FastAPI
@@ -12,10 +12,13 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
 from router.router import BackendRouter
-from router.server import errors, native, operation
+from router.server import errors, native, openai, operation
 from router.server.access import Access
 from router.server.front import Front
 from router.server.gate import ID_HEADER, Gate
+from router.server.jobs import routes as jobs
+from router.server.jobs.jobs import Jobs
+from router.server.jobs.limits import JobLimits
 from router.server.links import Links
 from router.server.metrics import Metrics
 from router.server.outputs import Outputs
@@ -23,11 +26,10 @@ from router.server.quotas import Quotas
 from router.server.settings import ServerSettings
 from router.server.state import StateFolder
 
-# A new wire form is one more module with `routes`.
-_FORMS = (native, operation)
+_JOBS_FILE = "jobs.sqlite"
 
-# What lives beside the router: entered after it, left before it, while it still serves.
-_LIVING: tuple[Callable[[Front], AbstractAsyncContextManager[object]], ...] = ()
+# A new wire form is one more module with `routes`.
+_FORMS = (openai, native, jobs, operation)
 
 
 def create_app(router: BackendRouter, settings: ServerSettings) -> FastAPI:
@@ -57,21 +59,22 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     try:
         front.links.use_secret(state.secret)
         await asyncio.to_thread(front.outputs.open)
-        async with front.router, AsyncExitStack() as stack:
+        async with front.router:
             await front.router.probe()
             for model in front.settings.preload:
                 await front.router.load(model)
-            for living in _LIVING:
-                await stack.enter_async_context(living(front))
-            front.ready = True
-            yield
-            await front.begin_to_close()
+            async with front.jobs:
+                front.closers.append(front.jobs.drain)
+                front.ready = True
+                yield
+                await front.begin_to_close()
     finally:
         await asyncio.to_thread(state.close)
 
 
 def _front(router: BackendRouter, settings: ServerSettings) -> Front:
-    access = Access(settings)
+    access, metrics = Access(settings), Metrics(router)
+    limits = JobLimits(settings.jobs_waiting, settings.jobs_running, settings.jobs_bytes, settings.jobs_s)
     return Front(
         router=router,
         settings=settings,
@@ -79,7 +82,8 @@ def _front(router: BackendRouter, settings: ServerSettings) -> Front:
         quotas=Quotas(settings.requests_per_key, settings.pictures_per_minute),
         links=Links(settings.link_s, on=access.has_keys),
         outputs=Outputs(settings.outputs_folder, settings.outputs_bytes, settings.outputs_s),
-        metrics=Metrics(router),
+        metrics=metrics,
+        jobs=Jobs(settings.state / _JOBS_FILE, limits, router, metrics.served),
     )
 
 

@@ -19,7 +19,7 @@ _HUGE: int = 10**_MAX_DIGITS
 
 async def read_json(request: Request) -> dict[str, Any]:
     """The body's one object. Raises `InvalidRequestError` for whatever else it is."""
-    if _media_type(request) != "application/json":
+    if media_type(request) != "application/json":
         raise UnsupportedMediaTypeError(
             "The body must be JSON, and say so: `Content-Type: application/json`.", param="Content-Type"
         )
@@ -49,14 +49,22 @@ async def read_body(request: Request) -> bytes:
 
 
 def parse_object(data: bytes) -> dict[str, Any]:
-    """A JSON object as a dict. Raises `InvalidRequestError`, with the field's name for a duplicate.
+    """A JSON object as a dict. Raises `InvalidRequestError` for whatever else it is."""
+    value = parse_json(data)
+    if not isinstance(value, dict):
+        raise InvalidRequestError('The body must be a JSON object, such as {"prompt": "a red circle"}.')
+    return value
+
+
+def parse_json(data: bytes) -> Any:
+    """Any JSON value. Raises `InvalidRequestError`, with the field's name for a duplicate.
 
     NaN, infinities and numbers of many digits are left to the field that holds them, so that the
     error names it.
     """
     try:
         text = data.decode("utf-8")
-        value = json.loads(text, object_pairs_hook=_unique, parse_int=_integer)
+        return json.loads(text, object_pairs_hook=_unique, parse_int=_integer)
     except UnicodeDecodeError as exc:
         raise InvalidRequestError(f"The body is not UTF-8 at byte {exc.start}; send UTF-8.") from exc
     except json.JSONDecodeError as exc:
@@ -64,12 +72,9 @@ def parse_object(data: bytes) -> dict[str, Any]:
         raise InvalidRequestError(f"The body is not JSON at {where}; correct that place.") from exc
     except RecursionError as exc:
         raise InvalidRequestError("The body is nested too deeply; no field needs that.") from exc
-    if not isinstance(value, dict):
-        raise InvalidRequestError('The body must be a JSON object, such as {"prompt": "a red circle"}.')
-    return value
 
 
-def _media_type(request: Request) -> str:
+def media_type(request: Request) -> str:
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 

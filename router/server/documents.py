@@ -55,6 +55,17 @@ def schema_of(form: type[BaseModel], without: tuple[str, ...] = ()) -> dict[str,
     return inlined
 
 
+def form_body(form: type[BaseModel]) -> dict[str, Any]:
+    """`openapi_extra` of an address that takes this form as multipart."""
+    content = {"multipart/form-data": {"schema": schema_of(form)}}
+    return {"requestBody": {"required": True, "content": content}}
+
+
+def event_stream() -> dict[int | str, dict[str, Any]]:
+    """`responses` of an address that may answer with server-sent events."""
+    return {200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}}
+
+
 def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """`responses` for these statuses, in one form."""
     return {status: {"model": ErrorBody} for status in statuses}

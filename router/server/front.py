@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from fastapi import Request
 from router.router import BackendRouter
 from router.server.access import Access
 from router.server.errors import ClosingError
+from router.server.jobs.jobs import Jobs
 from router.server.links import Links
 from router.server.metrics import Metrics
 from router.server.outputs import Outputs
@@ -33,12 +35,15 @@ class Front:
     links: Links
     outputs: Outputs
     metrics: Metrics
+    jobs: Jobs
     ready: bool = False
     """Whether the start is over: probes made, models preloaded."""
     closing: bool = False
     """Whether the end has begun: no new work is taken, what runs is finished."""
     closers: list[Closer] = field(default_factory=list)
     """Awaited when the end begins, while the listener still lives; the jobs go to their store here."""
+    started_at: float = field(default_factory=time.time)
+    """Seconds since the epoch."""
     running: int = 0
     """Requests for pictures that are not answered yet."""
     _idle: asyncio.Event = field(default_factory=asyncio.Event)

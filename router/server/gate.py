@@ -12,7 +12,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from router.errors import RouterError
-from router.server.access import takes_links
+from router.server.access import LINK, takes_links
 from router.server.errors import UnauthorizedError, reply
 from router.server.exchange import Exchange
 from router.server.front import Front
@@ -73,7 +73,7 @@ class Gate:
         except UnauthorizedError:
             if not (method in _READS and takes_links(path) and self._has_link(path, scope["query_string"])):
                 raise
-            exchange.key = "link"
+            exchange.key = LINK
 
     def _has_link(self, path: str, query: bytes) -> bool:
         return self._front.links.holds(path, dict(parse_qsl(query.decode("latin-1"))))

@@ -45,10 +45,13 @@ async def decode(data: bytes, param: str, max_pixels: int) -> RawImage:
     return await asyncio.to_thread(images.decode, data, max_pixels=max_pixels, param=param)
 
 
+async def decode_mask(data: bytes, param: str, max_pixels: int) -> RawImage:
+    """The same of a mask, whose transparent parts are to be painted anew."""
+    return await asyncio.to_thread(images.decode_mask, data, max_pixels=max_pixels, param=param)
+
+
 async def decode_text(text: object, param: str, max_pixels: int) -> RawImage:
     """The same of base64 text, with or without the head of a data URL."""
-    if not isinstance(text, str):
-        raise InvalidRequestError(f"`{param}` must be the base64 text of a picture file.", param=param)
     return await asyncio.to_thread(_decode_text, text, param, max_pixels)
 
 
@@ -62,14 +65,20 @@ async def encode_text(pictures: Sequence[RawImage], encoding: Encoding) -> list[
     return await asyncio.to_thread(_encode_text, pictures, encoding)
 
 
-def _decode_text(text: str, param: str, max_pixels: int) -> RawImage:
+def file_of(text: object, param: str) -> bytes:
+    """The file in base64 text, with or without the head of a data URL. Takes time: call it in a thread."""
+    if not isinstance(text, str):
+        raise InvalidRequestError(f"`{param}` must be the base64 text of a picture file.", param=param)
     try:
-        data = base64.b64decode(_DATA_URL.sub("", text, count=1), validate=True)
+        return base64.b64decode(_DATA_URL.sub("", text, count=1), validate=True)
     except (binascii.Error, ValueError) as exc:
         raise InvalidRequestError(
             f"`{param}` is not base64; send a PNG, JPEG or WebP file as base64 text.", param=param
         ) from exc
-    return images.decode(data, max_pixels=max_pixels, param=param)
+
+
+def _decode_text(text: object, param: str, max_pixels: int) -> RawImage:
+    return images.decode(file_of(text, param), max_pixels=max_pixels, param=param)
 
 
 def _encode(pictures: Sequence[RawImage], encoding: Encoding) -> list[bytes]:

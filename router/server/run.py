@@ -12,6 +12,7 @@ import contextlib
 import logging
 import os
 import signal
+import threading
 from collections.abc import Iterator, Mapping
 
 import uvicorn
@@ -69,6 +70,9 @@ class Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
+        if threading.current_thread() is not threading.main_thread():  # which alone gets signals
+            yield
+            return
         loop = asyncio.get_running_loop()
         for sign in _SIGNALS:
             loop.add_signal_handler(sign, self._on_signal, sign)

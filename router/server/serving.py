@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
 from types import TracebackType
+from typing import cast
 
 from fastapi import Request
 
@@ -37,7 +38,8 @@ async def streaming(request: Request, wanted: GenerateRequest) -> AsyncIterator[
     """
     front, exchange = front_of(request), exchange_of(request)
     with front.at_work(), front.quotas.held(exchange.key, wanted.num_images_per_prompt):
-        yield _noted(request, front, wanted)
+        async with aclosing(_noted(request, front, wanted)) as events:
+            yield events
 
 
 def note(request: Request, result: GenerateResult) -> None:
@@ -47,15 +49,13 @@ def note(request: Request, result: GenerateResult) -> None:
     exchange_of(request).facts.update(facts)
 
 
-async def _noted(request: Request, front: Front, wanted: GenerateRequest) -> AsyncIterator[Event]:
-    events = front.router.stream(wanted)
-    try:
+async def _noted(request: Request, front: Front, wanted: GenerateRequest) -> AsyncGenerator[Event]:
+    events = cast("AsyncGenerator[Event]", front.router.stream(wanted))
+    async with aclosing(events):
         async for event in events:
             if isinstance(event, Completed):
                 note(request, event.result)
             yield event
-    finally:
-        await events.aclose()  # type: ignore[attr-defined]
 
 
 class _Presence:

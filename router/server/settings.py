@@ -85,6 +85,15 @@ class ServerSettings(BaseModel):
     outputs_s: _Seconds = 7 * 86400.0
     """Age at which a picture is removed; the oldest go earlier where `outputs_bytes` are passed."""
 
+    jobs_waiting: _Count = 1000
+    """Jobs that may wait; one more is refused."""
+    jobs_running: _Count = 8
+    """Jobs given to the models at once."""
+    jobs_bytes: _Bytes = ByteSize(2 * 1024**3)
+    """Of all jobs with their pictures; the oldest that have ended make room for new ones."""
+    jobs_s: _Seconds = 7 * 86400.0
+    """Age, from its end, at which a job is removed with its pictures."""
+
     preload: _Names = ()
     """Models to load before `/readyz` says yes."""
     grace_s: _Seconds = 30.0
