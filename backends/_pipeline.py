@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import torch
 from PIL import Image
 
-from backends import _preview, _tasks
+from backends import _allocator, _preview, _tasks
 from backends._errors import as_load_error, forget_frames
 from backends._gather import Gathering, batched_arguments
 from backends._lane import LaneBackend, Report
@@ -114,6 +114,8 @@ class PipelineBackend(LaneBackend):
 
     def _make_ready(self, pipeline: Any) -> None:
         prepare_thread(self.lane.threads)
+        if self.lane.name.startswith("cpu"):
+            _allocator.keep_freed_memory()
         self.place(pipeline)
         pipeline.set_progress_bar_config(disable=True)
         _forget_needless_upcast(pipeline)
@@ -146,6 +148,7 @@ class PipelineBackend(LaneBackend):
 
     def _let_go(self) -> None:
         self._pipelines, self._gatherings, self._rgb = {}, {}, None
+        _allocator.give_back_freed_memory()
         if torch.cuda.is_available():
             with contextlib.suppress(RuntimeError):  # the device is lost
                 torch.cuda.empty_cache()
