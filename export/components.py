@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from export.modules import DTYPES, ready
+from export.timesteps import keep_frequencies
 from router.types import ShapeProfile
 
 ROWS: Final = "rows"
@@ -71,7 +72,7 @@ class Component:
         `pipeline` is anything that holds `part`. Arguments are the graph's inputs by name; the result is a
         tuple in the order of `output_names`.
         """
-        return ready(self.shell(getattr(pipeline, self.part)))
+        return ready(keep_frequencies(self.shell(getattr(pipeline, self.part))))
 
     def example(self, profile: ShapeProfile, rows: int, generator: torch.Generator) -> dict[str, Tensor]:
         """Random inputs of the shapes, dtypes and sizes that a pipeline would give; CPU tensors."""

@@ -14,7 +14,7 @@ from blockbuster import BlockBuster
 
 from router.lane import Lane
 
-pytest_plugins = ["tests.command_line"]  # the fixture `folder`
+pytest_plugins = ["tests.command_line", "tests.exports"]  # the fixtures `folder`, `exports`
 
 # The model libraries read these once, when a test first imports them.
 os.environ.update(
