@@ -71,8 +71,8 @@ def test_a_job_that_kills_the_process_is_started_twice_at_most(tmp_path: Path) -
         assert store.find("alice", job.id).starts == started
     ended = store.find("alice", job.id)
     assert ended.state == "failed"
-    assert ended.failure is not None
-    assert ended.failure.message.startswith("The service died 2 times while this job was under way")
+    assert ended.error is not None
+    assert ended.error["message"].startswith("The service died 2 times while this job was under way")
     assert [job.id for job in store.waiting()] == [bystander.id]
     store.close()
 

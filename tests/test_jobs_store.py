@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 
-from router.errors import QueueFullError
+from router.errors import GenerateError, QueueFullError
 from router.server.errors import NotFoundError
 from router.server.jobs.errors import IdempotencyError, JobStoreError
-from router.server.jobs.job import Draft, Failure
+from router.server.jobs.job import Draft
 from router.server.jobs.limits import JobLimits
 from router.server.jobs.store import JobStore
 from tests.doubles import Clock
 
-BROKE = Failure("generate_failed", "It broke.")
+BROKE = GenerateError("It broke.")
 
 
 def draft(prompt: str = "a circle", owner: str = "alice", **fields: Any) -> Draft:
@@ -82,7 +82,9 @@ def test_a_failed_job_keeps_its_reason(store: JobStore) -> None:
     job, _ = store.accept(draft())
     store.start(job.id)
     assert store.fail(job.id, BROKE)
-    assert store.find("alice", job.id).failure == BROKE
+    error = store.find("alice", job.id).error
+    assert error is not None
+    assert (error["code"], error["message"]) == ("generate_failed", "It broke.")
 
 
 def test_the_input_pictures_go_when_the_job_has_ended(store: JobStore) -> None:

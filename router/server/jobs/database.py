@@ -30,8 +30,7 @@ CREATE TABLE jobs (
     started_at      REAL,
     ended_at        REAL,
     result          TEXT,
-    failure_code    TEXT,
-    failure         TEXT
+    error           TEXT
 ) STRICT;
 CREATE UNIQUE INDEX repetitions ON jobs (owner, idempotency_key) WHERE idempotency_key IS NOT NULL;
 CREATE INDEX by_owner ON jobs (owner, number);

@@ -17,3 +17,9 @@ class JobStoreError(RouterError):
 
     status = 503
     code = "job_store_failed"
+
+
+class ProcessEndedError(RouterError):
+    """The service died as often as may be while the job was under way."""
+
+    code = "process_ended"

@@ -9,18 +9,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
-from router.errors import RouterError
-
 State: TypeAlias = Literal["queued", "running", "done", "failed", "cancelled"]
 UNFINISHED: tuple[State, ...] = ("queued", "running")
 
 MAX_STARTS = 2
 """A job that was under way whenever the process died is not started a third time."""
 
-COLUMNS = (
-    "number, id, owner, state, starts, parameters, created_at, started_at, ended_at,"
-    " result, failure_code, failure"
-)
+COLUMNS = "number, id, owner, state, starts, parameters, created_at, started_at, ended_at, result, error"
 """What `read_row` reads, in this order."""
 
 _ID_BYTES = 16
@@ -49,18 +44,6 @@ class Draft:
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
-    """Why a job has no pictures."""
-
-    code: str
-    message: str
-
-    @classmethod
-    def of(cls, error: RouterError) -> Failure:
-        return cls(error.code, str(error))
-
-
-@dataclass(frozen=True, slots=True)
 class Job:
     """A row of the store. Times are seconds since the epoch."""
 
@@ -77,7 +60,8 @@ class Job:
     ended_at: float | None = None
     result: Mapping[str, Any] | None = None
     """The facts of the result; its pictures lie beside."""
-    failure: Failure | None = None
+    error: Mapping[str, Any] | None = None
+    """Why it has no pictures, as an error reply would say it."""
 
     @property
     def is_unfinished(self) -> bool:
@@ -86,8 +70,7 @@ class Job:
 
 def read_row(row: Sequence[Any]) -> Job:
     """The job in a row of `COLUMNS`."""
-    number, id, owner, state, starts, parameters, created_at, started_at, ended_at, *end = row
-    result, code, message = end
+    number, id, owner, state, starts, parameters, created_at, started_at, ended_at, result, error = row
     return Job(
         number,
         id,
@@ -99,7 +82,7 @@ def read_row(row: Sequence[Any]) -> Job:
         started_at,
         ended_at,
         result=None if result is None else json.loads(result),
-        failure=None if code is None else Failure(code, message),
+        error=None if error is None else json.loads(error),
     )
 
 

@@ -18,20 +18,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from router.errors import QueueFullError
-from router.server.errors import NotFoundError
+from router.errors import QueueFullError, RouterError
+from router.server.errors import NotFoundError, body_of
 from router.server.jobs.database import open_database, transaction
-from router.server.jobs.errors import IdempotencyError, JobStoreError
-from router.server.jobs.job import COLUMNS, MAX_STARTS, Draft, Failure, Job, read_row
+from router.server.jobs.errors import IdempotencyError, JobStoreError, ProcessEndedError
+from router.server.jobs.job import COLUMNS, MAX_STARTS, Draft, Job, read_row
 from router.server.jobs.limits import JobLimits
 from router.server.links import WallClock
 
 log = logging.getLogger("router.server")
 
 RESULT = "result"
-_KILLED = Failure(
-    "process_ended",
-    f"The service died {MAX_STARTS} times while this job was under way, so that it is not started again.",
+_KILLED = ProcessEndedError(
+    f"The service died {MAX_STARTS} times while this job was under way, so that it is not started again."
 )
 _UNFINISHED = "ended_at IS NULL"
 
@@ -149,10 +148,10 @@ class JobStore:
             self._trim(keep=job.number)
             return True
 
-    def fail(self, id: str, failure: Failure) -> bool:
+    def fail(self, id: str, error: RouterError) -> bool:
         """`False` if the job had ended before."""
         with self._changing():
-            return bool(self._end(f"id = ? AND {_UNFINISHED}", (id,), "failed", failure))
+            return bool(self._end(f"id = ? AND {_UNFINISHED}", (id,), "failed", error))
 
     def trim(self) -> None:
         """Remove what is too old, and the oldest of what is too much."""
@@ -201,17 +200,16 @@ class JobStore:
         self._connection.executemany("INSERT INTO pictures VALUES (?, ?, ?, ?)", rows)
         return number
 
-    def _end(self, where: str, given: Sequence[object], state: str, failure: Failure | None = None) -> int:
+    def _end(self, where: str, given: Sequence[object], state: str, error: RouterError | None = None) -> int:
         """How many jobs this ended. Nobody needs the pictures any more that they started from."""
         freed = "SELECT coalesce(sum(length(data)), 0) FROM pictures WHERE job = number"
-        code, message = (failure.code, failure.message) if failure else (None, None)
+        said = None if error is None else json.dumps(body_of(error)["error"])
         ended = self._execute(
-            "UPDATE jobs SET state = ?, ended_at = ?, failure_code = ?, failure = ?,"
-            f" bytes = bytes - ({freed}) WHERE {where} RETURNING number",
+            f"UPDATE jobs SET state = ?, ended_at = ?, error = ?, bytes = bytes - ({freed})"
+            f" WHERE {where} RETURNING number",
             state,
             self._clock(),
-            code,
-            message,
+            said,
             *given,
         ).fetchall()
         self._connection.executemany("DELETE FROM pictures WHERE job = ?", ended)

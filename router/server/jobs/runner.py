@@ -1,0 +1,201 @@
+"""Runner: takes waiting jobs to the router, oldest first, and what becomes of them to the store."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from bisect import insort
+from collections.abc import Callable, Mapping
+from typing import NamedTuple, TypeAlias
+
+from router.errors import QueueFullError, RouterError
+from router.router import BackendRouter
+from router.server import facts, pictures
+from router.server.errors import UNKNOWN_RETRY_S
+from router.server.jobs.feed import Feed, Progress
+from router.server.jobs.job import Job
+from router.server.jobs.store import JobStore
+from router.server.jobs.store_thread import StoreThread
+from router.server.jobs.submission import restore
+from router.types import GenerateResult
+
+log = logging.getLogger("router.server")
+
+OnResult: TypeAlias = Callable[[GenerateResult], None]
+
+_UNEXPECTED = RouterError("Something failed that should not; the log of the server has it.")
+
+
+class Waiting(NamedTuple):
+    """A job that waits; sorted by age."""
+
+    number: int
+    id: str
+    starts: int
+
+    @property
+    def is_suspect(self) -> bool:
+        """It was under way when the process died, and may have been the reason."""
+        return self.starts > 0
+
+
+class Runner:
+    """Lives on the event loop of its router.
+
+    A suspect runs alone. If it kills the process again, it is the only one that was under way, and
+    the jobs that ran beside it the first time are not taken for guilty.
+    """
+
+    def __init__(
+        self, store: StoreThread, router: BackendRouter, most_running: int, on_result: OnResult
+    ) -> None:
+        self._store = store
+        self._router = router
+        self._most_running = most_running
+        self._on_result = on_result
+        self._feeds: dict[str, Feed] = {}
+        self._waiting: list[Waiting] = []
+        self._running: dict[str, Waiting] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._resuming: asyncio.TimerHandle | None = None
+        self._draining = False
+
+    def add(self, job: Job) -> None:
+        """A job that waits in the store."""
+        self._feeds[job.id] = Feed(Progress("queued"))
+        self._wait(Waiting(job.number, job.id, job.starts))
+        self._begin()
+
+    def feed(self, id: str) -> Feed | None:
+        """Of a job that is not finished."""
+        return self._feeds.get(id)
+
+    def stop(self, job: Job) -> None:
+        """A job that was cancelled in the store: what runs for it ends within a step."""
+        self._waiting = [waiting for waiting in self._waiting if waiting.id != job.id]
+        for task in self._tasks:
+            if task.get_name() == job.id:
+                task.cancel()
+        self._end(job)
+        self._begin()
+
+    async def drain(self) -> None:
+        """Begin no more; wait until what runs has ended. What waits stays in the store."""
+        self._draining = True
+        for waiting in self._waiting:
+            self._feeds[waiting.id].end()
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+    async def close(self) -> None:
+        """Stop what runs; it goes back to the queue of the store."""
+        self._draining = True
+        if self._resuming is not None:
+            self._resuming.cancel()
+        while self._tasks:
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.wait(self._tasks)
+
+    # The queue.
+
+    def _wait(self, waiting: Waiting) -> None:
+        insort(self._waiting, waiting)
+
+    def _begin(self) -> None:
+        """Begin as many as may run, and tell the others where they stand."""
+        while self._may_begin():
+            waiting = self._waiting.pop(0)
+            self._running[waiting.id] = waiting
+            task = asyncio.create_task(self._attend(waiting), name=waiting.id)
+            self._tasks.add(task)
+            task.add_done_callback(self._ended)
+        queued = [self._feeds[id].progress.state for id in self._running].count("queued")
+        for position, waiting in enumerate(self._waiting, start=queued + 1):
+            self._feeds[waiting.id].tell(Progress("queued", position))
+
+    def _may_begin(self) -> bool:
+        if not self._waiting or self._draining or self._resuming is not None:
+            return False
+        if self._waiting[0].is_suspect:
+            return not self._running
+        has_suspect = any(running.is_suspect for running in self._running.values())
+        return len(self._running) < self._most_running and not has_suspect
+
+    def _pause(self, seconds: float) -> None:
+        """Others fill the router's queue; try again when it may have room."""
+        if self._resuming is None:
+            self._resuming = asyncio.get_running_loop().call_later(seconds, self._resume)
+
+    def _resume(self) -> None:
+        self._resuming = None
+        self._begin()
+
+    # One job.
+
+    async def _attend(self, waiting: Waiting) -> None:
+        """From the start to the end of one job, or back to the queue."""
+        try:
+            begun = await self._store.ask(JobStore.start, waiting.id)
+            if begun is not None:
+                await self._work(*begun)
+        except asyncio.CancelledError:
+            await self._give_back(waiting)
+            raise
+        except QueueFullError as exc:
+            await self._give_back(waiting)
+            self._pause(exc.retry_after_s or UNKNOWN_RETRY_S)
+        except BaseException as exc:  # the disk is full, or a mistake of ours
+            await self._fail(waiting.id, exc if isinstance(exc, RouterError) else _UNEXPECTED)
+            raise
+        finally:
+            del self._running[waiting.id]
+            self._begin()
+
+    async def _work(self, job: Job, inputs: Mapping[str, bytes]) -> None:
+        """Make the pictures and keep them, or keep the reason why there are none."""
+        feed = self._feeds[job.id]
+        feed.tell(Progress("running"))
+        try:
+            request, encoding = await asyncio.to_thread(restore, job.parameters, inputs)
+            result = await self._router.generate(request, on_event=feed.hear)
+            files = await pictures.encode(result.images, encoding)
+        except QueueFullError:
+            raise
+        except RouterError as exc:
+            await self._fail(job.id, exc)
+            return
+        places = [picture.index for picture in result.pictures if picture.image is not None]
+        kept = dict(zip(places, files, strict=True))
+        if await self._store.ask(JobStore.finish, job.id, facts.facts_of(result), kept):
+            self._on_result(result)
+            self._end(await self._store.ask(JobStore.find, None, job.id))
+
+    async def _give_back(self, waiting: Waiting) -> None:
+        """To its old place, unless it was cancelled."""
+        await self._store.ask(JobStore.give_back, waiting.id)
+        feed = self._feeds.get(waiting.id)
+        if feed is None:
+            return
+        if self._draining:
+            feed.end()
+        else:
+            self._wait(waiting)
+
+    async def _fail(self, id: str, error: RouterError) -> None:
+        if await self._store.ask(JobStore.fail, id, error):
+            self._end(await self._store.ask(JobStore.find, None, id))
+
+    def _end(self, job: Job) -> None:
+        feed = self._feeds.pop(job.id, None)
+        if feed is not None:
+            feed.end(job)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """Where not even the failure could be kept, the job stands as running until the next start."""
+        self._tasks.discard(task)
+        if task.cancelled() or (exc := task.exception()) is None:
+            return
+        log.error("a job ended in an unexpected way", extra={"job": task.get_name()}, exc_info=exc)
+        if feed := self._feeds.pop(task.get_name(), None):
+            feed.end()
