@@ -37,9 +37,8 @@ class KeptFrequencies(nn.Module):
 
 def keep_frequencies(module: nn.Module) -> nn.Module:
     """The same module, its embeddings of even width replaced; what it computes stays as it is."""
-    found = [name for name, part in module.named_modules() if type(part) is Timesteps]
-    for name in found:
-        original = module.get_submodule(name)
+    found = {name: part for name, part in module.named_modules() if type(part) is Timesteps}
+    for name, original in found.items():
         if original.num_channels % 2 == 0:
             module.set_submodule(name, KeptFrequencies(original))
     return module

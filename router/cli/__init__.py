@@ -14,6 +14,7 @@ import typer
 from router.cli.backends import backends
 from router.cli.check import check
 from router.cli.explain import explain
+from router.cli.export import app as export_app
 from router.cli.failures import EXIT_CODES, UsageError, fail
 from router.cli.generate import generate
 from router.cli.serve import serve
@@ -51,6 +52,7 @@ def _options(
 
 for _command in (generate, explain, backends, check, serve):
     app.command(epilog=EXIT_CODES)(_command)
+app.add_typer(export_app)
 
 
 def main() -> None:

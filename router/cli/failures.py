@@ -19,7 +19,7 @@ EXIT_CODES = (
 
 _MAX_CAUSE = 300  # characters
 
-_DETAILS = ("param", "instance", "rejections", "models", "retry_after_s")
+_DETAILS = ("param", "instance", "rejections", "models", "retry_after_s", "findings")
 
 
 class UsageError(RouterError):
