@@ -38,6 +38,7 @@ class Feed:
     def __init__(self, progress: Progress) -> None:
         self.progress = progress
         self._unread: set[_Unread] = set()
+        self._is_over = False
 
     def tell(self, progress: Progress) -> None:
         if progress != self.progress:
@@ -57,6 +58,7 @@ class Feed:
 
     def end(self, job: Job | None = None) -> None:
         """The job has ended; or, without it, nothing more is known here, as the service ends."""
+        self._is_over = True
         for unread in self._unread:
             if job is not None:
                 unread.add(job)
@@ -65,6 +67,8 @@ class Feed:
     async def follow(self) -> AsyncIterator[News]:
         """The present, then everything as it comes. Ends with the job."""
         unread = _Unread(self.progress)
+        if self._is_over:
+            unread.add(None)
         self._unread.add(unread)
         try:
             while (news := await unread.next()) is not None:

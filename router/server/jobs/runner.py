@@ -63,7 +63,7 @@ class Runner:
     def add(self, job: Job) -> None:
         """A job that waits in the store."""
         self._feeds[job.id] = Feed(Progress("queued"))
-        self._wait(Waiting(job.number, job.id, job.starts))
+        insort(self._waiting, Waiting(job.number, job.id, job.starts))
         self._begin()
 
     def feed(self, id: str) -> Feed | None:
@@ -99,9 +99,6 @@ class Runner:
 
     # The queue.
 
-    def _wait(self, waiting: Waiting) -> None:
-        insort(self._waiting, waiting)
-
     def _begin(self) -> None:
         """Begin as many as may run, and tell the others where they stand."""
         while self._may_begin():
@@ -110,7 +107,8 @@ class Runner:
             task = asyncio.create_task(self._attend(waiting), name=waiting.id)
             self._tasks.add(task)
             task.add_done_callback(self._ended)
-        queued = [self._feeds[id].progress.state for id in self._running].count("queued")
+        feeds = [self._feeds[id] for id in self._running if id in self._feeds]
+        queued = [feed.progress.state for feed in feeds].count("queued")
         for position, waiting in enumerate(self._waiting, start=queued + 1):
             self._feeds[waiting.id].tell(Progress("queued", position))
 
@@ -167,24 +165,28 @@ class Runner:
             return
         places = [picture.index for picture in result.pictures if picture.image is not None]
         kept = dict(zip(places, files, strict=True))
-        if await self._store.ask(JobStore.finish, job.id, facts.facts_of(result), kept):
+        ended = await self._store.ask(JobStore.finish, job.id, facts.facts_of(result), kept)
+        if ended is not None:
+            self._end(ended)
             self._on_result(result)
-            self._end(await self._store.ask(JobStore.find, None, job.id))
 
     async def _give_back(self, waiting: Waiting) -> None:
-        """To its old place, unless it was cancelled."""
-        await self._store.ask(JobStore.give_back, waiting.id)
+        """To its old place, unless it has ended meanwhile."""
+        given_back = await self._store.ask(JobStore.give_back, waiting.id)
         feed = self._feeds.get(waiting.id)
-        if feed is None:
+        if feed is None:  # it was cancelled
             return
-        if self._draining:
-            feed.end()
+        if given_back and not self._draining:
+            insort(self._waiting, waiting)
         else:
-            self._wait(waiting)
+            feed.end()
+        if not given_back:
+            del self._feeds[waiting.id]
 
     async def _fail(self, id: str, error: RouterError) -> None:
-        if await self._store.ask(JobStore.fail, id, error):
-            self._end(await self._store.ask(JobStore.find, None, id))
+        ended = await self._store.ask(JobStore.fail, id, error)
+        if ended is not None:
+            self._end(ended)
 
     def _end(self, job: Job) -> None:
         feed = self._feeds.pop(job.id, None)

@@ -123,20 +123,21 @@ class JobStore:
             job = self._one("id = ?", id)
             return job, {role: data for role, _, data in self._pictures(job.number)}
 
-    def give_back(self, id: str) -> None:
-        """The job waits again, in its old place; this start does not count."""
+    def give_back(self, id: str) -> bool:
+        """The job waits again, in its old place; this start does not count. `False` if it was not running."""
         with self._changing():
-            self._execute(
+            given_back = self._execute(
                 "UPDATE jobs SET state = 'queued', starts = starts - 1, started_at = NULL"
                 " WHERE id = ? AND state = 'running'",
                 id,
             )
+            return bool(given_back.rowcount)
 
-    def finish(self, id: str, result: Mapping[str, Any], pictures: Mapping[int, bytes]) -> bool:
-        """Keep the result, by the pictures' places; `False` if the job was not running any more."""
+    def finish(self, id: str, result: Mapping[str, Any], pictures: Mapping[int, bytes]) -> Job | None:
+        """Keep the result, by the pictures' places; `None` if the job was not running any more."""
         with self._changing():
             if not self._end("id = ? AND state = 'running'", (id,), "done"):
-                return False
+                return None
             job = self._one("id = ?", id)
             rows = [(job.number, RESULT, place, data) for place, data in pictures.items()]
             self._connection.executemany("INSERT INTO pictures VALUES (?, ?, ?, ?)", rows)
@@ -146,12 +147,13 @@ class JobStore:
                 "UPDATE jobs SET result = ?, bytes = bytes + ? WHERE number = ?", text, size, job.number
             )
             self._trim(keep=job.number)
-            return True
+            return self._one("number = ?", job.number)
 
-    def fail(self, id: str, error: RouterError) -> bool:
-        """`False` if the job had ended before."""
+    def fail(self, id: str, error: RouterError) -> Job | None:
+        """`None` if the job had ended before."""
         with self._changing():
-            return bool(self._end(f"id = ? AND {_UNFINISHED}", (id,), "failed", error))
+            ended = self._end(f"id = ? AND {_UNFINISHED}", (id,), "failed", error)
+            return self._one("id = ?", id) if ended else None
 
     def trim(self) -> None:
         """Remove what is too old, and the oldest of what is too much."""

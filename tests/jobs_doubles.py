@@ -1,0 +1,65 @@
+"""Jobs over a double: a store in a folder, a router whose stages wait for the test."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+from router import images
+from router.config import Limits
+from router.request import GenerateRequest
+from router.server.jobs.job import Job
+from router.server.jobs.jobs import Jobs
+from router.server.jobs.limits import JobLimits
+from router.server.jobs.submission import read
+from router.types import GenerateResult
+from tests.doubles import SIDE, Double, router_of
+from tests.pictures import painted
+
+OWNER = "alice"
+
+
+@contextlib.asynccontextmanager
+async def jobs_of(
+    folder: Path, double: Double, *, router_limits: Limits | None = None, **limits: Any
+) -> AsyncIterator[Jobs]:
+    """Left, the running jobs are stopped and the store is closed."""
+    results: list[GenerateResult] = []
+    path = folder / "jobs.sqlite"
+    async with (
+        router_of(double, limits=router_limits or Limits()) as router,
+        Jobs(path, JobLimits(**limits), router, results.append) as jobs,
+    ):
+        yield jobs
+
+
+async def submit(jobs: Jobs, prompt: str = "a", **fields: Any) -> Job:
+    draft, request = await asyncio.to_thread(read, OWNER, {"prompt": prompt, **fields}, None, 10_000)
+    assert isinstance(request, GenerateRequest)
+    job, _ = await jobs.submit(draft, request)
+    return job
+
+
+async def ended(jobs: Jobs, job: Job) -> Job:
+    """The job when it has ended."""
+    async with asyncio.timeout(10):
+        last = [news async for news in jobs.follow(OWNER, job.id)][-1]
+    assert isinstance(last, Job)
+    return last
+
+
+async def until_running(double: Double, count: int) -> None:
+    """Until so many requests are in the hands of the backend."""
+    for _ in range(5_000):
+        if double.running == count:
+            return
+        await asyncio.sleep(0.002)
+    raise AssertionError(f"{double.running} requests run, not {count}")
+
+
+def picture_text() -> str:
+    return base64.b64encode(images.encode(painted(SIDE, SIDE))).decode()
