@@ -12,7 +12,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
 from router.router import BackendRouter
-from router.server import capabilities, errors, native, openai, operation
+from router.server import capabilities, errors, native, openai, operation, page
 from router.server.access import Access
 from router.server.front import Front
 from router.server.gate import ID_HEADER, Gate
@@ -29,7 +29,7 @@ from router.server.state import StateFolder
 _JOBS_FILE = "jobs.sqlite"
 
 # A new wire form is one more module with `routes`.
-_FORMS = (openai, native, jobs, capabilities, operation)
+_FORMS = (openai, native, jobs, capabilities, operation, page)
 
 
 def create_app(router: BackendRouter, settings: ServerSettings) -> FastAPI:

@@ -191,6 +191,7 @@ def _cannot(known: Capabilities, view: ModelView) -> Iterator[tuple[str, str]]:
     guided = {"guidance_scale": 5.0, "true_cfg_scale": 5.0 if known.true_cfg else None}
     asked |= {
         "guidance_scale": {**usual, "guidance_scale": 5.0},
+        "true_cfg_scale": {**usual, "true_cfg_scale": 5.0, "negative_prompt": "anything"},
         "negative_prompt": {**usual, **guided, "negative_prompt": "anything"},
         "reproducible": {**usual, "reproducible": True},
         "previews": {**usual, "previews": True},

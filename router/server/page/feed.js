@@ -1,0 +1,172 @@
+// Feed: the runs of this browser, newest first; those under way are followed, after a reload too.
+
+import { announce } from "./announcer.js";
+import { ApiError } from "./api.js";
+import { Card, endingOf } from "./card.js";
+import { byId } from "./element.js";
+import { follow } from "./job.js";
+import { bytesOf } from "./store.js";
+import { bytes, counted } from "./words.js";
+
+/** @typedef {import("./store.js").Run} Run */
+
+/** The column on the right. */
+export class Feed {
+  /** @type {Map<string, Card>} */
+  #cards = new Map();
+  #list = byId("runs", HTMLElement);
+
+  /**
+   * @param {import("./api.js").Api} api
+   * @param {import("./store.js").Store} store
+   * @param {Pick<import("./card.js").Actions, "open" | "again">} actions
+   */
+  constructor(api, store, actions) {
+    this.api = api;
+    this.store = store;
+    this.actions = {
+      ...actions,
+      cancel: (/** @type {Run} */ run) => this.#cancel(run),
+      remove: (/** @type {Run} */ run) => this.remove(run),
+    };
+    byId("delete-all", HTMLButtonElement).addEventListener("click", () => this.#removeAll());
+    setInterval(() => this.#cards.forEach((card) => card.tick()), 30_000);
+  }
+
+  /** Newest first. */
+  get runs() {
+    return [...this.#cards.values()].map(({ run }) => run).sort((one, other) => other.createdAt - one.createdAt);
+  }
+
+  /** Shows what was kept, and takes up what is under way. */
+  async restore() {
+    for (const run of (await this.store.all()).reverse()) this.#show(run);
+    this.#count();
+  }
+
+  /**
+   * @param {Run} run which the service has accepted
+   */
+  async add(run) {
+    this.#show(run);
+    byId(`run-${run.id}`, HTMLElement).scrollIntoView({ block: "nearest" });
+    announce("Accepted.");
+    await this.#keep(run);
+  }
+
+  /** @param {Run} run */
+  async remove(run) {
+    const next = byId(`run-${run.id}`, HTMLElement).nextElementSibling;
+    this.#forget([run.id]);
+    (next instanceof HTMLElement ? next.querySelector("button") : null) ?? byId("feed", HTMLElement).focus();
+    announce("Deleted.");
+    await this.store.remove([run.id]);
+  }
+
+  /**
+   * @param {Run} run
+   * @param {number} index of the picture to delete; the last one takes the run with it
+   */
+  async removePicture(run, index) {
+    const pictures = run.pictures.filter((_, place) => place !== index);
+    if (!pictures.length) return this.remove(run);
+    announce("Deleted.");
+    await this.#update({ ...run, pictures });
+  }
+
+  /** @param {Run} run */
+  #show(run) {
+    const card = new Card(run, this.actions);
+    this.#cards.set(run.id, card);
+    this.#list.prepend(card.element);
+    this.#count();
+    if (run.state === "underway") this.#follow(card);
+  }
+
+  /** @param {Card} card */
+  async #follow(card) {
+    try {
+      for await (const news of follow(this.api, card.run.id)) {
+        if (!this.#cards.has(card.run.id)) return;
+        if (news.kind === "ended") await this.#end(card.run, news.job);
+        else card.progress(news);
+      }
+    } catch (error) {
+      if (!(error instanceof ApiError)) throw error;
+      await this.#update({ ...card.run, state: "failed", failure: error.message });
+    }
+  }
+
+  /**
+   * @param {Run} run
+   * @param {import("./job.js").Job} job
+   */
+  async #end(run, job) {
+    const pictures = await Promise.all(
+      (job.images ?? []).map(async ({ image_url, index, seed }) => ({
+        index,
+        seed,
+        blob: await this.api.picture(image_url),
+      })),
+    );
+    const state = /** @type {Run["state"]} */ (job.state);
+    const failure = job.error?.message ?? (state === "cancelled" ? "Cancelled." : "");
+    const ended = { ...run, state, pictures, facts: job.meta ?? null, failure };
+    announce(endingOf(ended));
+    await this.#update(ended);
+  }
+
+  /** @param {Run} run */
+  async #update(run) {
+    this.#cards.get(run.id)?.update(run);
+    await this.#keep(run);
+  }
+
+  /** @param {Run} run */
+  async #keep(run) {
+    this.#forget(await this.store.keep(run));
+  }
+
+  /** @param {Run} run */
+  async #cancel(run) {
+    const { cancel } = this.#cards.get(run.id) ?? {};
+    if (cancel) cancel.disabled = true;
+    try {
+      await this.api.cancel(run.id);
+    } catch (error) {
+      if (!(error instanceof ApiError)) throw error;
+      announce(error.message);
+      if (cancel) cancel.disabled = false;
+    }
+  }
+
+  async #removeAll() {
+    const ended = this.runs.filter(({ state }) => state !== "underway");
+    const pictures = ended.reduce((sum, run) => sum + run.pictures.length, 0);
+    if (!confirm(`Delete ${counted(pictures, "picture")} from this browser?`)) return;
+    const ids = ended.map(({ id }) => id);
+    this.#forget(ids);
+    announce("Deleted.");
+    await this.store.remove(ids);
+  }
+
+  /** @param {string[]} ids */
+  #forget(ids) {
+    for (const id of ids) {
+      this.#cards.get(id)?.remove();
+      this.#cards.delete(id);
+    }
+    this.#count();
+  }
+
+  #count() {
+    const runs = this.runs;
+    const pictures = runs.reduce((sum, run) => sum + run.pictures.length, 0);
+    const size = bytes(runs.reduce((sum, run) => sum + bytesOf(run), 0));
+    byId("empty", HTMLElement).hidden = runs.length > 0;
+    byId("kept", HTMLElement).hidden = runs.length === 0;
+    byId("kept-note", HTMLElement).textContent = this.store.lasts
+      ? `${counted(pictures, "picture")} in this browser, ${size}`
+      : `${counted(pictures, "picture")}; this browser keeps none when the tab is closed`;
+  }
+}

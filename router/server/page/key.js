@@ -1,0 +1,62 @@
+// The API key: asked for when the service wants one, and kept for the tab or, if so wished, the browser.
+
+import { byId } from "./element.js";
+
+const NAME = "triptych.key";
+
+/** The key of this browser, and the dialog that asks for it. */
+export class Key {
+  /** @type {Promise<void> | null} */
+  #asking = null;
+
+  constructor() {
+    this.value = sessionStorage.getItem(NAME) ?? localStorage.getItem(NAME) ?? "";
+    this.dialog = byId("sign-in", HTMLDialogElement);
+    this.input = byId("api-key", HTMLInputElement);
+    this.signOut = byId("sign-out", HTMLButtonElement);
+    this.signOut.hidden = !this.value;
+    this.signOut.addEventListener("click", () => this.#forget());
+    this.dialog.addEventListener("cancel", (event) => event.preventDefault());
+  }
+
+  /** @returns {Record<string, string>} */
+  get header() {
+    return this.value ? { Authorization: `Bearer ${this.value}` } : {};
+  }
+
+  /**
+   * Resolves when there is a key to try. One dialog serves all calls that wait for it.
+   * @param {string} reason what the service said; shown if a key was refused
+   * @returns {Promise<void>}
+   */
+  ask(reason) {
+    this.#asking ??= this.#answered(this.value ? `That key is not known here. ${reason}` : "").finally(() => {
+      this.#asking = null;
+    });
+    return this.#asking;
+  }
+
+  /** @param {string} problem */
+  async #answered(problem) {
+    byId("sign-in-error", HTMLElement).textContent = problem;
+    this.input.toggleAttribute("aria-invalid", problem !== "");
+    this.input.value = "";
+    this.dialog.showModal();
+    await new Promise((resolve) => this.dialog.addEventListener("close", resolve, { once: true }));
+    this.#keep(this.input.value.trim());
+  }
+
+  /** @param {string} value */
+  #keep(value) {
+    this.value = value;
+    const kept = byId("remember", HTMLInputElement).checked ? localStorage : sessionStorage;
+    kept.setItem(NAME, value);
+    this.signOut.hidden = false;
+  }
+
+  #forget() {
+    sessionStorage.removeItem(NAME);
+    localStorage.removeItem(NAME);
+    location.reload();
+  }
+}

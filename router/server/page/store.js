@@ -1,0 +1,117 @@
+// Store: the runs of this browser, in IndexedDB, within bounds. Where there is none, they last as long as the tab.
+
+const NAME = "triptych";
+const RUNS = "runs";
+const MOST_RUNS = 300;
+const MOST_BYTES = 256 * 1024 * 1024;
+
+/**
+ * @typedef {object} Run one press of the button, as it is kept
+ * @property {string} id the job's
+ * @property {number} createdAt milliseconds since the epoch
+ * @property {"underway" | "done" | "failed" | "cancelled"} state
+ * @property {Record<string, any>} fields what was asked, without the pictures
+ * @property {Source | null} source
+ * @property {{index: number, seed: number, blob: Blob}[]} pictures
+ * @property {import("./job.js").Facts | null} facts
+ * @property {string} failure
+ *
+ * @typedef {{image: Blob, mask: import("./mask.js").Stroke[]}} Source the picture started from, as it was chosen
+ */
+
+/**
+ * Bytes that a run takes, near enough.
+ * @param {Run} run
+ */
+export function bytesOf({ source, pictures }) {
+  return pictures.reduce((sum, { blob }) => sum + blob.size, 2048 + (source?.image.size ?? 0));
+}
+
+/** Keeps runs; the oldest make room. */
+export class Store {
+  /** @param {IDBDatabase | null} database `null` where the browser refuses one */
+  constructor(database) {
+    this.database = database;
+  }
+
+  /** @returns {Promise<Store>} */
+  static async open() {
+    try {
+      const opening = indexedDB.open(NAME, 1);
+      opening.onupgradeneeded = () => opening.result.createObjectStore(RUNS, { keyPath: "id" });
+      return new Store(await settled(opening));
+    } catch {
+      return new Store(null);
+    }
+  }
+
+  /** Whether runs outlive the tab. */
+  get lasts() {
+    return this.database !== null;
+  }
+
+  /** @returns {Promise<Run[]>} newest first */
+  async all() {
+    if (!this.database) return [];
+    const runs = await settled(this.#runs("readonly").getAll());
+    return runs.sort((one, other) => other.createdAt - one.createdAt);
+  }
+
+  /**
+   * Keeps a run, new or changed.
+   * @param {Run} run
+   * @returns {Promise<string[]>} the ids of those that had to go
+   */
+  async keep(run) {
+    if (!this.database) return [];
+    const gone = await this.#trim(run);
+    try {
+      await settled(this.#runs("readwrite").put(run));
+    } catch {
+      this.database = null; // full, or taken away: the page says that runs do not last
+    }
+    return gone;
+  }
+
+  /** @param {string[]} ids */
+  async remove(ids) {
+    if (!this.database) return;
+    for (const id of ids) await settled(this.#runs("readwrite").delete(id));
+  }
+
+  /**
+   * Removes the oldest ended runs beyond the bounds.
+   * @param {Run} added
+   */
+  async #trim(added) {
+    const others = (await this.all()).filter((run) => run.id !== added.id);
+    let count = 1;
+    let bytes = bytesOf(added);
+    const gone = [];
+    for (const run of others) {
+      count += 1;
+      bytes += bytesOf(run);
+      if ((count > MOST_RUNS || bytes > MOST_BYTES) && run.state !== "underway") gone.push(run.id);
+    }
+    await this.remove(gone);
+    return gone;
+  }
+
+  /** @param {IDBTransactionMode} mode */
+  #runs(mode) {
+    if (!this.database) throw new Error("there is no database");
+    return this.database.transaction(RUNS, mode).objectStore(RUNS);
+  }
+}
+
+/**
+ * @template T
+ * @param {IDBRequest<T>} request
+ * @returns {Promise<T>}
+ */
+function settled(request) {
+  return new Promise((resolve, reject) => {
+    request.onsuccess = () => resolve(request.result);
+    request.onerror = () => reject(request.error);
+  });
+}
