@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -11,16 +12,18 @@ from pathlib import Path
 
 import pytest
 
-from router.server.jobs.job import MAX_STARTS
+from router import images
+from router.router import BackendRouter
+from router.server.jobs.job import MAX_STARTS, Draft, Job
 from router.server.jobs.limits import JobLimits
 from router.server.jobs.store import JobStore
-from tests.test_jobs_store import draft
+from tests.job_process import OWNER, fake_config
 
 ROOT = Path(__file__).parent.parent
 
 
 def killed(*arguments: object, after: Callable[[str], bool]) -> list[list[str]]:
-    """The words that a process said until `after` said yes and it was killed."""
+    """The words that a process said before it was killed: when `after` said yes, or by itself."""
     command = [sys.executable, "-m", "tests.job_process", *map(str, arguments)]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -29,8 +32,6 @@ def killed(*arguments: object, after: Callable[[str], bool]) -> list[list[str]]:
             said.append(line)
             if after(line):
                 os.kill(process.pid, signal.SIGKILL)
-                said += process.stdout  # what it had said before it died
-                break
     assert process.returncode == -signal.SIGKILL
     return [line.split() for line in said if line.endswith("\n")]
 
@@ -40,7 +41,7 @@ def test_what_was_accepted_is_there_after_kill_9(tmp_path: Path, accepted: int) 
     path = tmp_path / "jobs.sqlite"
     said = killed("accept_for_ever", path, after=lambda line: line.split()[-1] == f"{accepted}")
     store = JobStore(path, JobLimits())
-    found = {job.id: job for job in store.page("alice", 1_000_000)[0]}
+    found = {job.id: job for job in store.page(OWNER, 1_000_000)[0]}
     told = {id: int(index) for word, id, index in said if word == "accepted"}
     assert len(told) >= accepted
     assert found.keys() >= told.keys()
@@ -49,7 +50,7 @@ def test_what_was_accepted_is_there_after_kill_9(tmp_path: Path, accepted: int) 
         assert found[id].parameters["seed"] == int(index)
         if word == "done":
             assert found[id].state == "done"
-            assert store.result("alice", id, 0) == f"picture {index}".encode()
+            assert store.result(OWNER, id, 0) == f"picture {index}".encode()
     unfinished = [job.id for job in found.values() if job.state != "done"]
     assert [job.id for job in store.waiting()] == sorted(unfinished, key=lambda id: found[id].number)
     for id in unfinished:
@@ -59,32 +60,103 @@ def test_what_was_accepted_is_there_after_kill_9(tmp_path: Path, accepted: int) 
     store.close()
 
 
-def test_a_job_that_kills_the_process_is_started_twice_at_most(tmp_path: Path) -> None:
+def test_unfinished_jobs_run_again_with_the_same_seed_and_finished_ones_stay(tmp_path: Path) -> None:
     path = tmp_path / "jobs.sqlite"
+    seeds = accept_all(path, [f"prompt {index}" for index in range(9)])
+    done = {int(words[1]) for words in killed("serve", path, 3, 4, after=Nth(4))}
+    assert len(done) == 4
+    before = results(path)
+    assert before.keys() >= {id for id, seed in seeds.items() if seed in done}
+    again = run("serve", path, 3)
+    after = results(path)
+    assert after.keys() == seeds.keys()
+    assert {id: after[id] for id in before} == before
+    assert sorted([*done, *again]) == sorted(set([*done, *again]))  # none was kept twice
+    assert after == asyncio.run(pictures_of(path))
+
+
+def test_a_job_that_kills_the_process_fails_and_takes_no_other_with_it(tmp_path: Path) -> None:
+    path = tmp_path / "jobs.sqlite"
+    seeds = accept_all(path, ["before", "deadly", "after", "later"])
+    for _ in range(MAX_STARTS):
+        killed("serve", path, 8, after=lambda line: False)
+    run("serve", path, 8)
     store = JobStore(path, JobLimits())
-    job, _ = store.accept(draft(pictures={"image": b"start"}))
-    bystander, _ = store.accept(draft())
-    for started in range(1, MAX_STARTS + 1):
-        assert store.start(job.id)
-        store.close()  # without any word on how it ended
-        store = JobStore(path, JobLimits())
-        assert store.find("alice", job.id).starts == started
-    ended = store.find("alice", job.id)
-    assert ended.state == "failed"
-    assert ended.error is not None
-    assert ended.error["message"].startswith("The service died 2 times while this job was under way")
-    assert [job.id for job in store.waiting()] == [bystander.id]
+    states = {job.parameters["prompt"]: (job.state, job.starts) for job in map(found(store), seeds)}
+    deadly = next(job for job in map(found(store), seeds) if job.state == "failed")
     store.close()
+    assert {prompt: state for prompt, (state, _) in states.items()} == {
+        "before": "done",
+        "deadly": "failed",
+        "after": "done",
+        "later": "done",
+    }
+    assert states["deadly"][1] == MAX_STARTS
+    assert deadly.error is not None
+    assert deadly.error["code"] == "process_ended"
+    assert deadly.error["message"].startswith("The service died 2 times while this job was under way")
 
 
 def test_an_orderly_end_does_not_count_as_a_start(tmp_path: Path) -> None:
     path = tmp_path / "jobs.sqlite"
-    store = JobStore(path, JobLimits())
-    job, _ = store.accept(draft())
+    (id,) = accept_all(path, ["a circle"])
     for _ in range(5):
-        assert store.start(job.id)
-        store.give_back(job.id)
-        store.close()
         store = JobStore(path, JobLimits())
-    assert store.find("alice", job.id).state == "queued"
+        assert store.start(id)
+        assert store.give_back(id)
+        store.close()
+    store = JobStore(path, JobLimits())
+    assert store.find(OWNER, id).state == "queued"
     store.close()
+
+
+class Nth:
+    """Says yes to the nth line."""
+
+    def __init__(self, count: int) -> None:
+        self._left = count
+
+    def __call__(self, line: str) -> bool:
+        self._left -= 1
+        return not self._left
+
+
+def accept_all(path: Path, prompts: list[str]) -> dict[str, int]:
+    """Id -> seed."""
+    store = JobStore(path, JobLimits())
+    seeds = {}
+    for seed, prompt in enumerate(prompts, start=100):
+        job, _ = store.accept(Draft(OWNER, {"prompt": prompt, "seed": seed}))
+        seeds[job.id] = seed
+    store.close()
+    return seeds
+
+
+def run(*arguments: object) -> list[int]:
+    """The seeds of the results that a process kept, which came to its end by itself."""
+    command = [sys.executable, "-m", "tests.job_process", *map(str, arguments)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    return [int(line.split()[1]) for line in done.stdout.splitlines()]
+
+
+def results(path: Path) -> dict[str, bytes]:
+    """Id -> picture, of the jobs that are done."""
+    store = JobStore(path, JobLimits())
+    jobs, _ = store.page(OWNER, 1000)
+    kept = {job.id: store.result(OWNER, job.id, 0) for job in jobs if job.state == "done"}
+    store.close()
+    return kept
+
+
+def found(store: JobStore) -> Callable[[str], Job]:
+    return lambda id: store.find(OWNER, id)
+
+
+async def pictures_of(path: Path) -> dict[str, bytes]:
+    """What the pictures should be, made here from the stored parameters."""
+    store = JobStore(path, JobLimits())
+    jobs, _ = store.page(OWNER, 1000)
+    store.close()
+    async with BackendRouter(fake_config()) as router:
+        made = await asyncio.gather(*[router.generate(**job.parameters) for job in jobs])
+    return {job.id: images.encode(result.images[0]) for job, result in zip(jobs, made, strict=True)}
