@@ -91,6 +91,7 @@ export class Card {
   /** A tile for each picture that is awaited or there. */
   #makeTiles() {
     const { run } = this;
+    this.#urls.splice(0).forEach((url) => URL.revokeObjectURL(url));
     const wanted = run.state === "underway" ? (run.fields.num_images_per_prompt ?? 1) : run.pictures.length;
     const list = within(this.element, ".tiles", HTMLElement);
     list.style.setProperty("--ratio", `${run.fields.width} / ${run.fields.height}`);
@@ -114,13 +115,16 @@ export class Card {
     const picture = this.run.state === "underway" ? undefined : this.run.pictures[index];
     tile.classList.toggle("waits", !picture);
     within(tile, ".progress", HTMLElement).hidden = picture !== undefined;
+    const open = within(tile, ".open", HTMLButtonElement);
+    open.disabled = !picture;
+    open.setAttribute("aria-label", `Picture ${index + 1}, not made yet`);
     if (!picture) return this.#show(tile, "Waiting");
+    open.removeAttribute("aria-label"); // the picture's own text names it
     const url = URL.createObjectURL(picture.blob);
     this.#urls.push(url);
     const image = within(tile, "img", HTMLImageElement);
     image.src = url;
     image.alt = `${this.run.fields.prompt ?? "Picture"}, seed ${picture.seed}`;
-    within(tile, ".open", HTMLButtonElement).disabled = false;
     const download = within(tile, ".download", HTMLAnchorElement);
     Object.assign(download, { href: url, download: fileName(this.run, picture.seed, picture.blob), hidden: false });
     download.setAttribute("aria-label", `Download picture ${index + 1} of ${this.run.pictures.length}`);

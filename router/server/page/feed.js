@@ -6,6 +6,7 @@ import { Card, endingOf } from "./card.js";
 import { byId } from "./element.js";
 import { follow } from "./job.js";
 import { bytesOf } from "./store.js";
+import { offerUndo } from "./toast.js";
 import { bytes, counted } from "./words.js";
 
 /** @typedef {import("./store.js").Run} Run */
@@ -27,9 +28,9 @@ export class Feed {
     this.actions = {
       ...actions,
       cancel: (/** @type {Run} */ run) => this.#cancel(run),
-      remove: (/** @type {Run} */ run) => this.remove(run),
+      remove: (/** @type {Run} */ run) => this.remove([run]),
     };
-    byId("delete-all", HTMLButtonElement).addEventListener("click", () => this.#removeAll());
+    byId("delete-all", HTMLButtonElement).addEventListener("click", () => this.remove(this.#ended));
     setInterval(() => this.#cards.forEach((card) => card.tick()), 30_000);
   }
 
@@ -38,9 +39,13 @@ export class Feed {
     return [...this.#cards.values()].map(({ run }) => run).sort((one, other) => other.createdAt - one.createdAt);
   }
 
+  get #ended() {
+    return this.runs.filter(({ state }) => state !== "underway");
+  }
+
   /** Shows what was kept, and takes up what is under way. */
   async restore() {
-    for (const run of (await this.store.all()).reverse()) this.#show(run);
+    for (const run of await this.store.all()) this.#show(run);
     this.#count();
   }
 
@@ -54,13 +59,18 @@ export class Feed {
     await this.#keep(run);
   }
 
-  /** @param {Run} run */
-  async remove(run) {
-    const next = byId(`run-${run.id}`, HTMLElement).nextElementSibling;
-    this.#forget([run.id]);
-    (next instanceof HTMLElement ? next.querySelector("button") : null) ?? byId("feed", HTMLElement).focus();
-    announce("Deleted.");
-    await this.store.remove([run.id]);
+  /**
+   * Deletes runs that have ended, with a way back.
+   * @param {Run[]} runs
+   */
+  async remove(runs) {
+    const pictures = runs.reduce((sum, run) => sum + run.pictures.length, 0);
+    const next = runs.length === 1 ? this.#cards.get(runs[0].id)?.element.nextElementSibling : null;
+    const ids = runs.map(({ id }) => id);
+    this.#forget(ids);
+    (next?.querySelector("button") ?? byId("feed", HTMLElement)).focus();
+    offerUndo(`${pictures ? counted(pictures, "picture") : counted(runs.length, "entry")} deleted.`, () => this.#bringBack(runs));
+    await this.store.remove(ids);
   }
 
   /**
@@ -69,16 +79,25 @@ export class Feed {
    */
   async removePicture(run, index) {
     const pictures = run.pictures.filter((_, place) => place !== index);
-    if (!pictures.length) return this.remove(run);
-    announce("Deleted.");
+    if (!pictures.length) return this.remove([run]);
+    offerUndo("1 picture deleted.", () => this.#update(run));
     await this.#update({ ...run, pictures });
+  }
+
+  /** @param {Run[]} runs */
+  async #bringBack(runs) {
+    for (const run of runs) {
+      this.#show(run);
+      await this.#keep(run);
+    }
   }
 
   /** @param {Run} run */
   #show(run) {
     const card = new Card(run, this.actions);
     this.#cards.set(run.id, card);
-    this.#list.prepend(card.element);
+    const older = this.runs.find(({ createdAt }) => createdAt < run.createdAt);
+    this.#list.insertBefore(card.element, (older && this.#cards.get(older.id)?.element) ?? null);
     this.#count();
     if (run.state === "underway") this.#follow(card);
   }
@@ -119,6 +138,7 @@ export class Feed {
   /** @param {Run} run */
   async #update(run) {
     this.#cards.get(run.id)?.update(run);
+    this.#count();
     await this.#keep(run);
   }
 
@@ -140,16 +160,6 @@ export class Feed {
     }
   }
 
-  async #removeAll() {
-    const ended = this.runs.filter(({ state }) => state !== "underway");
-    const pictures = ended.reduce((sum, run) => sum + run.pictures.length, 0);
-    if (!confirm(`Delete ${counted(pictures, "picture")} from this browser?`)) return;
-    const ids = ended.map(({ id }) => id);
-    this.#forget(ids);
-    announce("Deleted.");
-    await this.store.remove(ids);
-  }
-
   /** @param {string[]} ids */
   #forget(ids) {
     for (const id of ids) {
@@ -161,10 +171,12 @@ export class Feed {
 
   #count() {
     const runs = this.runs;
+    const underway = runs.length - this.#ended.length;
+    document.title = underway ? `(${underway}) Triptych` : "Triptych";
     const pictures = runs.reduce((sum, run) => sum + run.pictures.length, 0);
     const size = bytes(runs.reduce((sum, run) => sum + bytesOf(run), 0));
     byId("empty", HTMLElement).hidden = runs.length > 0;
-    byId("kept", HTMLElement).hidden = runs.length === 0;
+    byId("kept", HTMLElement).hidden = this.#ended.length === 0;
     byId("kept-note", HTMLElement).textContent = this.store.lasts
       ? `${counted(pictures, "picture")} in this browser, ${size}`
       : `${counted(pictures, "picture")}; this browser keeps none when the tab is closed`;

@@ -6,6 +6,7 @@ import { Seed } from "./seed.js";
 import { Shape } from "./shape.js";
 import { Slider } from "./slider.js";
 import { Source } from "./source.js";
+import { counted } from "./words.js";
 
 /** @typedef {import("./model.js").Model} Model */
 
@@ -179,7 +180,14 @@ export class Form {
     this.#fitAbilities(this.model);
     const kept = { ...this.read(), keep: this.seed.keep.checked, previews: this.previews.checked };
     localStorage.setItem(NAME, JSON.stringify(kept));
+    byId("settings-shown", HTMLElement).textContent = this.#summary();
     this.#onChange();
+  }
+
+  /** What is set, for a form whose settings are folded. */
+  #summary() {
+    const { width, height } = this.shape.size;
+    return `${this.model?.name} · ${width} × ${height} · ${counted(this.read().num_inference_steps ?? 0, "step")}`;
   }
 
   /** What the form held when the page was left; the model's defaults the first time. */

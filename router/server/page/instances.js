@@ -13,20 +13,20 @@ const STATES = /** @type {Record<string, string>} */ ({
   failed: "failed to load; tries again when asked",
 });
 
-/** The list below the model. */
+/** Lists of instances: that of the model which is chosen, and that of all. */
 export class Instances {
-  #list = byId("instances", HTMLUListElement);
-  #shown = "";
+  #shown = new Map();
 
   /**
+   * @param {string} id of the list
    * @param {readonly Instance[]} instances
-   * @param {Record<string, string>} rejections instance -> why it cannot serve the request as it stands
+   * @param {Record<string, string>} [rejections] instance -> why it cannot serve the request as it stands
    */
-  show(instances, rejections) {
+  show(id, instances, rejections = {}) {
     const key = JSON.stringify([instances, rejections]);
-    if (key === this.#shown) return;
-    this.#shown = key;
-    this.#list.replaceChildren(...instances.map((instance) => item(instance, rejections[instance.name])));
+    if (key === this.#shown.get(id)) return;
+    this.#shown.set(id, key);
+    byId(id, HTMLUListElement).replaceChildren(...instances.map((instance) => item(instance, rejections[instance.name])));
   }
 }
 
@@ -40,7 +40,7 @@ function item(instance, rejection) {
   const why = instance.error || (rejection && `Not for this request: ${rejection}`);
   if (why) {
     const line = element("small");
-    say(line, why);
+    say(line, why.replace(`${instance.name}: `, ""));
     made.append(line);
   }
   return made;

@@ -32,6 +32,7 @@ const feed = new Feed(api, await Store.open(), {
 });
 const generate = byId("generate", HTMLButtonElement);
 const settings = byId("settings", HTMLDetailsElement);
+const service = byId("service", HTMLButtonElement);
 const route = byId("route", HTMLElement);
 
 /** @type {Record<string, string>} */
@@ -44,14 +45,21 @@ async function poll() {
   try {
     const { models, limits, default_model } = await api.capabilities();
     form.offer(models.map((model) => new Model(model, limits)), default_model);
-    byId("service", HTMLElement).textContent = serviceLine(models.flatMap((model) => model.instances));
-    byId("service", HTMLElement).classList.remove("bad");
-    instances.show(form.model?.instances ?? [], rejections);
+    const all = models.flatMap((model) => model.instances);
+    instances.show("everyone", all);
+    showInstances();
+    service.textContent = serviceLine(all);
+    service.classList.remove("bad");
   } catch (error) {
     if (!(error instanceof ApiError)) throw error;
-    byId("service", HTMLElement).textContent = error.message;
-    byId("service", HTMLElement).classList.add("bad");
+    service.textContent = error.message;
+    service.classList.add("bad");
   }
+}
+
+/** Of the model that is chosen, with what each makes of the request as it stands. */
+function showInstances() {
+  instances.show("instances", form.model?.instances ?? [], rejections);
 }
 
 /** Asks, when the form rests, who would serve what it holds. */
@@ -65,7 +73,7 @@ async function ask() {
   const fields = form.read();
   rejections = {};
   route.textContent = "";
-  if (!fields.prompt && !form.source.isThere) return instances.show(form.model?.instances ?? [], rejections);
+  if (!fields.prompt && !form.source.isThere) return showInstances();
   asking = new AbortController();
   try {
     const found = await api.explain({ ...fields, ...(await form.source.blanks()) }, asking.signal);
@@ -75,7 +83,7 @@ async function ask() {
     if (error instanceof ApiError && error.status >= 400) say(route, error.message);
     else if (!(error instanceof ApiError || asking.signal.aborted)) throw error;
   }
-  instances.show(form.model?.instances ?? [], rejections);
+  showInstances();
 }
 
 /** @param {Event} event */

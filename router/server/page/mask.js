@@ -11,6 +11,7 @@ import { byId } from "./element.js";
  * @typedef {{scale: number, x: number, y: number}} Placement where the picture lies in the frame
  */
 
+const STRIPE = 8; // pixels of the frame
 const KEYS = new Map([
   ["ArrowLeft", [-1, 0]],
   ["ArrowRight", [1, 0]],
@@ -42,6 +43,8 @@ export class Mask {
     this.clear.addEventListener("click", () => this.set([]));
     byId("mask-paint", HTMLButtonElement).addEventListener("click", () => this.#use(false));
     byId("mask-erase", HTMLButtonElement).addEventListener("click", () => this.#use(true));
+    this.brush.addEventListener("input", () => this.#size());
+    this.#size();
     this.canvas.addEventListener("pointerdown", (event) => this.#begin(event));
     this.canvas.addEventListener("pointermove", (event) => this.#move(event));
     for (const end of ["pointerup", "pointercancel"]) this.canvas.addEventListener(end, () => this.#end());
@@ -84,14 +87,9 @@ export class Mask {
   draw() {
     const context = this.#context(this.canvas);
     context.clearRect(0, 0, this.canvas.width, this.canvas.height);
-    const colour = getComputedStyle(this.canvas).color;
-    paint(context, this.#stroke ? [...this.#strokes, this.#stroke] : this.#strokes, colour, this.#placement);
-    if (!this.canvas.matches(":focus-visible")) return;
-    context.strokeStyle = colour;
-    context.lineWidth = 2;
-    context.beginPath();
-    context.arc(this.#cursor.x, this.#cursor.y, this.#radius, 0, 2 * Math.PI);
-    context.stroke();
+    paint(context, this.#stroke ? [...this.#strokes, this.#stroke] : this.#strokes, this.#placement);
+    this.#stripe(context);
+    if (this.canvas.matches(":focus-visible")) this.#ring(context);
   }
 
   /**
@@ -103,16 +101,58 @@ export class Mask {
   picture(width, height, placement) {
     const canvas = new OffscreenCanvas(width, height);
     const context = this.#context(canvas);
-    paint(context, this.#strokes, "white", placement);
+    paint(context, this.#strokes, placement);
     context.globalCompositeOperation = "destination-over";
     context.fillStyle = "black";
     context.fillRect(0, 0, width, height);
     return canvas;
   }
 
+  /**
+   * Stripes of two colours, as they stand out from every picture.
+   * @param {CanvasRenderingContext2D | OffscreenCanvasRenderingContext2D} context
+   */
+  #stripe(context) {
+    const { width, height } = this.canvas;
+    context.save();
+    context.globalCompositeOperation = "source-in";
+    context.fillStyle = "white";
+    context.fillRect(0, 0, width, height);
+    context.globalCompositeOperation = "source-atop";
+    context.strokeStyle = getComputedStyle(this.canvas).color;
+    context.lineWidth = STRIPE;
+    context.beginPath();
+    for (let x = -height; x < width; x += 2.8 * STRIPE) {
+      context.moveTo(x, height);
+      context.lineTo(x + height, 0);
+    }
+    context.stroke();
+    context.restore();
+  }
+
+  /**
+   * Where the keys' brush is.
+   * @param {CanvasRenderingContext2D | OffscreenCanvasRenderingContext2D} context
+   */
+  #ring(context) {
+    context.beginPath();
+    context.arc(this.#cursor.x, this.#cursor.y, this.#radius, 0, 2 * Math.PI);
+    for (const [colour, width] of /** @type {const} */ ([["white", 6], [getComputedStyle(this.canvas).color, 3]])) {
+      context.strokeStyle = colour;
+      context.lineWidth = width;
+      context.stroke();
+    }
+  }
+
   /** In pixels of the frame. */
   get #radius() {
     return (this.brush.valueAsNumber / 200) * Math.min(this.canvas.width, this.canvas.height);
+  }
+
+  #size() {
+    const { min, max, value } = this.brush;
+    const part = (Number(value) - Number(min)) / (Number(max) - Number(min));
+    this.brush.style.setProperty("--part", `${part * 100}%`);
   }
 
   /** @param {boolean} erases */
@@ -188,14 +228,13 @@ export class Mask {
 /**
  * @param {CanvasRenderingContext2D | OffscreenCanvasRenderingContext2D} context
  * @param {Stroke[]} strokes
- * @param {string} colour
  * @param {Placement} placement
  */
-function paint(context, strokes, colour, { scale, x, y }) {
+function paint(context, strokes, { scale, x, y }) {
   context.save();
   context.setTransform(scale, 0, 0, scale, x, y);
   context.lineCap = context.lineJoin = "round";
-  context.strokeStyle = colour;
+  context.strokeStyle = "white";
   for (const { erases, radius, points } of strokes) {
     context.globalCompositeOperation = erases ? "destination-out" : "source-over";
     context.lineWidth = 2 * radius;

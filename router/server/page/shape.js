@@ -7,6 +7,7 @@ import { near, presetsOf, ratiosOf } from "./size.js";
 
 const CUSTOM = "Custom";
 const PICTURE = "Picture";
+const FIXED = "This model makes fixed sizes only.";
 
 /** The size fieldset. */
 export class Shape {
@@ -107,10 +108,11 @@ export class Shape {
     const offered = names.filter(({ name, presets }) => (name === CUSTOM ? !isFixed : presets.length));
     if (!offered.some(({ name }) => name === this.#chosen.ratio)) this.#chosen.ratio = offered[0].name;
     const segments = names.map((ratio) => {
-      const why = offered.includes(ratio) ? "" : "This model makes fixed sizes, and none of this shape.";
+      const why = offered.includes(ratio) ? "" : FIXED;
       return segment("ratio", ratio.name, this.#chosen.ratio === ratio.name, why, glyphOf(ratio.value));
     });
     this.ratios.replaceChildren(...segments);
+    byId("shape-why", HTMLElement).textContent = isFixed ? FIXED : "";
     this.#drawPresets();
   }
 

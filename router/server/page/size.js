@@ -70,7 +70,7 @@ function isSame(one, other) {
 }
 
 /**
- * The allowed size of that ratio whose area is nearest to `side` squared.
+ * An allowed size of about `side` squared pixels: true to the ratio first, then to the area.
  * @param {import("./model.js").Model} model
  * @param {number} ratio
  * @param {number} side
@@ -79,8 +79,14 @@ function isSame(one, other) {
 function sized(model, ratio, side) {
   const { multiple, least, mostHeight, mostWidth } = model.sides;
   const scale = Math.min(1, mostWidth / (side * Math.sqrt(ratio)), mostHeight / (side / Math.sqrt(ratio)));
-  const width = side * scale * Math.sqrt(ratio);
-  return { width: near(width, multiple, least, mostWidth), height: near(width / ratio, multiple, least, mostHeight) };
+  const wanted = side * scale * Math.sqrt(ratio);
+  const sizes = [-2, -1, 0, 1, 2].map((steps) => {
+    const width = near(wanted + steps * multiple, multiple, least, mostWidth);
+    return { width, height: near(width / ratio, multiple, least, mostHeight) };
+  });
+  const error = (/** @type {Size} */ { width, height }) =>
+    Math.abs(Math.log(width / height / ratio)) + Math.abs(Math.log(width / wanted)) / 8;
+  return sizes.reduce((best, next) => (error(next) < error(best) ? next : best));
 }
 
 /**

@@ -112,8 +112,9 @@ export class Source {
    */
   async blanks() {
     if (!this.#bitmap) return {};
-    const canvas = new OffscreenCanvas(this.#size.width, this.#size.height);
-    canvas.getContext("2d");
+    const { width, height } = this.#size;
+    const canvas = new OffscreenCanvas(width, height);
+    canvas.getContext("2d", { alpha: false });
     const image = await base64(canvas);
     return this.hasMask ? { image, mask_image: image } : { image };
   }

@@ -13,7 +13,8 @@ const UNITS = /** @type {const} */ ([
  * @param {string} noun in the singular
  */
 export function counted(count, noun) {
-  return `${count} ${noun}${PLURAL.select(count) === "one" ? "" : "s"}`;
+  if (PLURAL.select(count) === "one") return `${count} ${noun}`;
+  return `${count} ${noun.endsWith("y") ? `${noun.slice(0, -1)}ies` : `${noun}s`}`;
 }
 
 /** @param {number} seconds */
@@ -33,6 +34,7 @@ export function ago(milliseconds) {
 /** @param {number} bytes */
 export function bytes(bytes) {
   const megabytes = bytes / 1024 ** 2;
+  if (megabytes < 1) return `${Math.ceil(bytes / 1024)} kB`;
   return megabytes < 10 ? `${megabytes.toFixed(1)} MB` : `${Math.round(megabytes)} MB`;
 }
 
@@ -76,7 +78,7 @@ export function details({ facts, fields }, seed) {
     ["Model", asked.model],
     ["Made by", facts && facts.instance],
     ["Took", facts && duration(totalSeconds(facts))],
-    ["of which", stages.map(([name, seconds]) => `${name.replace(/_s$/, "")} ${duration(seconds)}`).join(", ")],
+    ["Of which", stages.length > 1 && stages.map(([name, seconds]) => `${name.replace(/_s$/, "")} ${duration(seconds)}`).join(", ")],
     ["Size", `${asked.width} × ${asked.height}`],
     ["Steps", asked.num_inference_steps],
     ["Guidance", asked.guidance_scale],
@@ -85,7 +87,7 @@ export function details({ facts, fields }, seed) {
     ["Scheduler", asked.scheduler],
     ["Seed", seed],
   ];
-  return rows.filter(([, value]) => value != null && value !== "").map(([name, value]) => [name, `${value}`]);
+  return rows.filter(([, value]) => value != null && value !== "" && value !== false).map(([name, value]) => [name, `${value}`]);
 }
 
 /**
