@@ -37,6 +37,8 @@ from router.errors import (
 from router.request import GenerateRequest
 from router.types import TASKS, Footprint, RawImage, ShapeProfile, Task
 
+_PREVIEW_SIDE = 8
+
 _ERRORS: dict[str, type[RouterError]] = {
     error.code: error
     for error in (BackendUnavailableError, DeviceLostError, GenerateError, LoadError, MemoryBudgetError)
@@ -113,14 +115,14 @@ class FakeBackend(LaneBackend):
         assert request.height is not None
         assert request.width is not None
         total = request.num_inference_steps or self.options.steps
+        pixel = _colour(request, seed)
         if self.options.gathered:
             key = (id(self), request.height, request.width)
             call = Call(key, self.capabilities.rows_of(request), self, None)
             for index in range(1, total + 1):
                 self._reach("step", request.prompt)
                 self.lane.call(call)
-                report(index, total, None)
-        pixel = _colour(request, seed)
+                report(index, total, _preview(pixel, index / total) if request.previews else None)
         return RawImage(request.height, request.width, pixel * (request.height * request.width))
 
     def _reach(self, place: str, prompt: str = "") -> None:
@@ -160,6 +162,12 @@ def _error(fault: Fault, instance: str) -> RouterError:
     if hasattr(error, "instance"):
         error.instance = instance
     return error
+
+
+def _preview(pixel: bytes, done: float) -> RawImage:
+    """A small picture that goes from gray to the colour."""
+    mixed = bytes(round(128 + (value - 128) * done) for value in pixel)
+    return RawImage(_PREVIEW_SIDE, _PREVIEW_SIDE, mixed * _PREVIEW_SIDE**2)
 
 
 def _colour(request: GenerateRequest, seed: int) -> bytes:

@@ -13,7 +13,9 @@ from router.errors import (
 )
 from router.router import BackendRouter
 from router.types import (
+    Completed,
     GenerateResult,
+    Step,
 )
 from tests.doubles import (
     begin,
@@ -35,6 +37,19 @@ async def test_the_fake_serves_many_at_once_in_common_ticks() -> None:
     assert [result.ticks for result in results] == [2, 3, 4, 5, 6, 7]
     assert lane.ticks < 2 + 3 + 4 + 5 + 6 + 7
     assert running(router) == 0
+
+
+async def test_the_fake_shows_every_step_on_the_way_to_its_colour_where_asked() -> None:
+    async with BackendRouter(fake_config()) as router:
+        events = [event async for event in router.stream(prompt="x", num_inference_steps=3, previews=True)]
+        plain = [event async for event in router.stream(prompt="x", num_inference_steps=3)]
+    *steps, completed = [event for event in events if isinstance(event, Step | Completed)]
+    previews = [event.preview for event in steps if isinstance(event, Step)]
+    assert len({preview.pixels for preview in previews if preview}) == 3
+    assert isinstance(completed, Completed)
+    assert previews[-1] is not None
+    assert previews[-1].pixels[:3] == completed.result.images[0].pixels[:3]
+    assert not any(event.preview for event in plain if isinstance(event, Step))
 
 
 async def test_the_fake_stops_at_its_next_step_when_cancelled() -> None:
