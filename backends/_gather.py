@@ -53,6 +53,12 @@ BATCHED: Mapping[str, frozenset[str]] = {
 UNUSED: Mapping[str, frozenset[str]] = {"AutoencoderKL": frozenset({"generator"})}
 """Arguments that a class takes and does not use; they would only keep calls apart."""
 
+CHANNELS_LAST: Mapping[str, str] = {"AutoencoderKL": "z"}
+"""Class name -> the argument that shared calls lay out with the channels last, on the CPU.
+
+All of the decoder follows. For a single row torch then takes convolutions a fifth faster.
+"""
+
 _ROW_COUNTERS = ("sample", "hidden_states", "input_ids", "z")
 _SCALAR_PER_ROW = "timestep"
 _PLAIN = (str, int, float, torch.dtype, type(None))
@@ -119,6 +125,7 @@ class Gathering:
         self._names = tuple(inspect.signature(getattr(module, method)).parameters)
         self._batched = batched_arguments(module)
         self._unused = UNUSED.get(type(module).__name__, frozenset())
+        self._channels_last = CHANNELS_LAST.get(type(module).__name__, "")
 
     def call(self, args: Sequence[Any], kwargs: Mapping[str, Any], digests: Digests, *, share: bool) -> Call:
         """One call as the lane takes it. `share=False`: it joins no other."""
@@ -131,6 +138,9 @@ class Gathering:
         if share:
             parts = [self._key(name, values[name], rows, digests) for name in sorted(values)]
             key = (id(self), *parts)
+            if self._channels_last in values and device == torch.device("cpu"):
+                latents = values[self._channels_last]
+                values[self._channels_last] = latents.contiguous(memory_format=torch.channels_last)
         return Call(key, rows, self, Arguments(values, rows, device), self._urgent)
 
     def __call__(self, calls: Sequence[Call]) -> Sequence[Any]:

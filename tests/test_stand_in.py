@@ -66,3 +66,15 @@ async def test_decoding_is_shared_whatever_the_generators(lanes: Callable[[str],
         )
     first, second = gathering.made
     assert first.key == second.key
+
+
+async def test_only_shared_decoding_changes_the_layout(lanes: Callable[[str], Lane]) -> None:
+    """Channels last is faster, and other in the last bits: what is to be bit-equal runs as given."""
+    vae = tiny_vae()
+    gathering = KeepingGathering(vae, row_limit=4, method="decode")
+    for share in (True, False):
+        stand_in: Any = StandIn(vae, gathering, lanes("cpu"), share=share, method="decode")
+        stand_in.decode(torch.zeros(1, 2, 8, 8))
+    shared, alone = (call.arguments.values["z"] for call in gathering.made)
+    assert shared.is_contiguous(memory_format=torch.channels_last)
+    assert alone.stride() == torch.zeros(1, 2, 8, 8).stride()
