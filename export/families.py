@@ -77,7 +77,7 @@ def _check_classes(model: ModelFolder) -> None:
         if kind not in _EXPORTED.get(name, (kind,)):
             wanted = " or ".join(_EXPORTED[name])
             raise UnsupportedExportError(
-                f"Source {model.folder.name!r} has a {kind} as {name}, which has no export; use a {wanted}."
+                f"Source {model.folder.name!r} has {kind} as {name}, which has no export; use {wanted}."
             )
 
 

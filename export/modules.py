@@ -66,7 +66,10 @@ class UNet(nn.Module):
         time_ids: Tensor | None = None,
         timestep_cond: Tensor | None = None,
     ) -> Outputs:
-        added = None if text_embeds is None else {"text_embeds": text_embeds, "time_ids": time_ids}
+        added = None
+        if text_embeds is not None:
+            # The UNet joins them to float32 sinusoids: PyTorch promotes both sides, ONNX does not.
+            added = {"text_embeds": text_embeds.float(), "time_ids": time_ids}
         predicted: Tensor = self.unet(
             sample,
             timestep,
