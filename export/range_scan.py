@@ -6,7 +6,7 @@ make of it, so every value that passes from node to node is looked at.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeAlias
@@ -38,7 +38,7 @@ class Ranges:
     """What the scan of one graph saw."""
 
     largest: float
-    """Magnitude, over all float16 values; 0 in a graph that has none."""
+    """Magnitude, over all float16 values but masks; 0 in a graph that has none."""
     finding: str | None
     """The rest of a sentence that begins with the graph's file."""
 
@@ -51,6 +51,7 @@ class RangeScan:
         model = onnx.shape_inference.infer_shapes(onnx.load(file, load_external_data=False))
         self._weights = {tensor.name: tensor for tensor in model.graph.initializer}
         self._nodes: list[onnx.NodeProto] = list(model.graph.node)
+        self._outputs = [value.name for value in model.graph.output]
         self._kinds = dict(_float_values(model.graph))
         self._session = self._watching_session(model)
 
@@ -60,11 +61,12 @@ class RangeScan:
         largest = 0.0
         for feed in feeds:
             told = [float(value) for value in self._session.run(names, dict(feed))] if names else []
-            seen = dict(zip(self._kinds, told, strict=True))
-            half = [seen[name] for name, kind in self._kinds.items() if kind == TensorProto.FLOAT16]
-            largest = max([largest, *half])
-            culprit = self._culprit(seen | {name: _largest(array) for name, array in feed.items()})
-            if culprit is not None:
+            seen = {name: _largest(array) for name, array in feed.items()}
+            seen |= zip(self._kinds, told, strict=True)
+            own = [node for node in self._nodes if not self._comes_of_limits(node, seen)]
+            largest = max([largest, *self._half_values(own, seen)])
+            culprit = self._culprit([node for node in own if self._leaves_range(node, seen)], seen)
+            if culprit:
                 return Ranges(largest, self._said(culprit, seen))
         return Ranges(largest, None)
 
@@ -83,16 +85,33 @@ class RangeScan:
             model.SerializeToString(), options, providers=["CPUExecutionProvider"]
         )
 
-    def _culprit(self, seen: Mapping[str, float]) -> onnx.NodeProto | None:
-        """The first node that makes a value beyond its range out of values within theirs."""
-        for node in self._nodes:
-            beyond = any(seen.get(name, 0.0) > _MAXIMA[self._kinds[name]] for name in self._watched(node))
-            if beyond and not any(self._at_limit(name, seen) for name in node.input):
+    def _comes_of_limits(self, node: onnx.NodeProto, seen: Mapping[str, float]) -> bool:
+        return node.op_type in _SOURCES or any(self._at_limit(name, seen) for name in node.input)
+
+    def _culprit(self, leaving: Sequence[onnx.NodeProto], seen: Mapping[str, float]) -> onnx.NodeProto | None:
+        """The first to leave float16; of a wider dtype one that spoils an output, for log(0) may be meant."""
+        spoiling = self._spoiling(seen)
+        for node in leaving:
+            half = any(self._kinds.get(name) == TensorProto.FLOAT16 for name in node.output)
+            if half or spoiling & set(node.output):
                 return node
         return None
 
-    def _watched(self, node: onnx.NodeProto) -> list[str]:
-        return [name for name in node.output if name in self._kinds] if node.op_type not in _SOURCES else []
+    def _spoiling(self, seen: Mapping[str, float]) -> set[str]:
+        """Values that are not finite and through which an output is not."""
+        names = {name for name in self._outputs if seen.get(name) == np.inf}
+        for node in reversed(self._nodes):
+            if names & set(node.output):
+                names |= {name for name in node.input if seen.get(name) == np.inf}
+        return names
+
+    def _half_values(self, nodes: Sequence[onnx.NodeProto], seen: Mapping[str, float]) -> list[float]:
+        made = (name for node in nodes for name in node.output)
+        return [seen[name] for name in made if self._kinds.get(name) == TensorProto.FLOAT16]
+
+    def _leaves_range(self, node: onnx.NodeProto, seen: Mapping[str, float]) -> bool:
+        watched = [name for name in node.output if name in self._kinds]
+        return any(seen[name] > _MAXIMA[self._kinds[name]] for name in watched)
 
     def _at_limit(self, name: str, seen: Mapping[str, float]) -> bool:
         """A mask on purpose, the lowest value there is or minus infinity, or the work of an earlier node."""
@@ -102,7 +121,7 @@ class RangeScan:
         if tensor.data_type not in _MAXIMA:
             return False
         values = onnx.numpy_helper.to_array(tensor, str(self._folder)).astype(np.float32)
-        return bool(values.size) and bool(values.min() <= -_MAXIMA[tensor.data_type])
+        return bool((np.abs(values) == _MAXIMA[tensor.data_type]).any() or np.isneginf(values).any())
 
     def _said(self, node: onnx.NodeProto, seen: Mapping[str, float]) -> str:
         name = next(name for name in node.output if seen.get(name, 0.0) > _MAXIMA[self._kinds[name]])

@@ -56,8 +56,9 @@ def test_weights_in_a_file_of_their_own_are_found(tmp_path: Path) -> None:
 @pytest.mark.parametrize("lowest", [-np.inf, -65504])
 def test_a_mask_is_no_overflow(tmp_path: Path, lowest: float) -> None:
     mask = np.triu(np.full((2, 4), lowest, np.float16), 1)
-    model = half(node("Add", "sample mask", "masked"), node("Softmax", "masked"), mask=mask)
-    assert scan(tmp_path, model, -1000.0).finding is None
+    masked = [node("Add", "score mask", "masked"), node("Softmax", "masked")]
+    model = half(node("Neg", "sample", "score"), *masked, mask=mask)
+    assert scan(tmp_path, model, 1000.0) == Ranges(1000.0, None)
 
 
 def test_an_overflow_before_a_mask_is_still_seen(tmp_path: Path) -> None:
@@ -88,6 +89,17 @@ def test_not_a_number_is_named_in_any_dtype(tmp_path: Path) -> None:
     assert scan(tmp_path, model, -4.0).finding == (
         "makes values that are not finite at node 'root_of_Sqrt' (Sqrt); check the source's weights."
     )
+
+
+def test_an_infinity_that_no_output_sees_is_meant(tmp_path: Path) -> None:
+    """T5 takes the logarithm of distance 0, and then chooses the other branch."""
+    model = graph(
+        node("Log", "sample", "logarithm"),
+        node("Greater", "sample one", "far"),
+        node("Where", "far logarithm sample"),
+        weights={"one": np.ones((2, 4), np.float32)},
+    )
+    assert scan(tmp_path, model, 0.0).finding is None
 
 
 def test_a_weight_that_overflowed_when_it_was_converted_is_named(tmp_path: Path) -> None:
