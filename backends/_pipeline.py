@@ -102,6 +102,7 @@ class PipelineBackend(LaneBackend):
 
     def picture(self, request: GenerateRequest, seed: int, report: Report) -> RawImage:
         pipeline = self._pipeline_of(request)
+        _tasks.check_steps(pipeline.scheduler, request.num_inference_steps)
         check_prompt(pipeline, request, self._parameters[request.task], self.text_length(request))
         arguments = self._arguments(request, seed, pipeline, report)
         try:

@@ -12,6 +12,7 @@ from diffusers.pipelines import auto_pipeline
 from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers
 
 from router.capabilities import scheduler_name
+from router.errors import InvalidRequestError
 from router.types import Task
 
 _TABLES: dict[Task, Mapping[str, type]] = {
@@ -88,6 +89,17 @@ def schedulers(own: Any) -> dict[str, type]:
         if name != _OTHER_PARAMETRISATION and _can_be_made(kind, own):
             offered[name] = kind
     return {scheduler_name(name): kind for name, kind in offered.items()}
+
+
+def check_steps(scheduler: Any, steps: int | None) -> None:
+    """Raise `InvalidRequestError` for more steps than a distilled schedule (LCM's) was made of."""
+    most = scheduler.config.get("original_inference_steps")
+    if most is not None and steps is not None and steps > most:
+        raise InvalidRequestError(
+            f"`num_inference_steps` is {steps}, and the scheduler {scheduler_name(type(scheduler).__name__)}"
+            f" takes at most {most}; lower it or choose another `scheduler`.",
+            param="num_inference_steps",
+        )
 
 
 def _can_be_made(kind: Any, own: Any) -> bool:

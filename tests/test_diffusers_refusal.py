@@ -178,3 +178,10 @@ async def test_a_prompt_beyond_the_text_window_is_refused_with_its_length(
         ) as caught:
             await generate(backend, **{field: "circle " * 90})
         assert caught.value.param == field
+
+
+async def test_more_steps_than_a_distilled_schedule_has(model_folder: Path, lanes: Lanes) -> None:
+    backend = await loaded(lanes, model_folder)
+    with pytest.raises(InvalidRequestError, match="scheduler LCM takes at most 50; lower it") as caught:
+        await generate(backend, scheduler="LCM", num_inference_steps=51)
+    assert caught.value.param == "num_inference_steps"
