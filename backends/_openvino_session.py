@@ -24,12 +24,15 @@ _DTYPES: Final = {
     openvino.Type.i64: torch.int64,
 }
 _DEVICE = "CPU"
+_RESULT = "/sink_port_0"
+"""What OpenVINO adds to the name of an output."""
 
 
 class OpenVinoRuntime:
     """Compiles graphs. No extensions are loaded, whatever a graph asks for."""
 
     memory_factor = 2.0
+    dtypes = ("float32", "float16")
     version: str = openvino.__version__.partition("-")[0]
 
     def __init__(self, precision: str, threads: int) -> None:
@@ -68,11 +71,12 @@ class OpenVinoSession:
 
     def __init__(self, compiled: Any) -> None:
         self._request = compiled.create_infer_request()
-        self.inputs = {each.any_name: _spec(each) for each in compiled.inputs}
-        self._outputs = [each.any_name for each in compiled.outputs]
+        # A compiled port may bear the names of nodes that were folded into it; its node keeps ONNX's.
+        self.inputs = {each.node.friendly_name: _spec(each) for each in compiled.inputs}
+        self._outputs = [each.node.friendly_name.removesuffix(_RESULT) for each in compiled.outputs]
 
     def run(self, feeds: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        arrays = {name: tensor.contiguous().numpy() for name, tensor in feeds.items()}
+        arrays = [feeds[name].contiguous().numpy() for name in self.inputs]
         # Inputs are read in place; outputs are copied, since the request reuses its own.
         outputs = self._request.infer(arrays, share_inputs=True, share_outputs=False)
         return {name: torch.from_numpy(outputs[index]) for index, name in enumerate(self._outputs)}

@@ -20,6 +20,9 @@ _LOG = logging.getLogger("router.backends")
 PROVIDERS: Final = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 """Kind of device -> the provider that serves it where none is configured."""
 
+ON_CUDA = ("CUDAExecutionProvider", "TensorrtExecutionProvider", "NvTensorRTRTXExecutionProvider")
+"""Providers that work in the memory of a CUDA device; the others take tensors in that of the CPU."""
+
 _EXTRAS = {
     "CPUExecutionProvider": "onnx",
     "CUDAExecutionProvider": "onnx-gpu",
@@ -58,7 +61,12 @@ _OrtError = (
 """Derived from nothing but `Exception`, each of them."""
 
 _ERRORS_ONLY = 3
-_WARNINGS = 2
+"""ONNX Runtime's level 3 of logging: a session says nothing of what it makes of a graph."""
+
+
+def finds_cuda() -> bool:
+    """Whether this build of ONNX Runtime has its provider for CUDA."""
+    return PROVIDERS["cuda"] in onnxruntime.get_available_providers()
 
 
 @dataclass(frozen=True)
@@ -76,6 +84,11 @@ class OrtRuntime:
     version: str = onnxruntime.__version__
     memory_factor: float = 2.0
 
+    @property
+    def dtypes(self) -> tuple[str, ...]:
+        """ONNX Runtime's CPU provider has no bfloat16 for most operators."""
+        return ("float32", "float16", "bfloat16") if self.device.type == "cuda" else ("float32", "float16")
+
     def check(self) -> None:
         """Raise `BackendUnavailableError` for the first provider that is not there."""
         there = onnxruntime.get_available_providers()
@@ -91,12 +104,16 @@ class OrtRuntime:
             session = onnxruntime.InferenceSession(
                 file,
                 self._session_options(),
-                providers=[(name, dict(self.provider_options.get(name, {}))) for name in self.providers],
+                providers=[(name, self._provider_settings(name)) for name in self.providers],
             )
         except _OrtError as exc:
             raise _load_error(file, exc) from exc
         self._check_providers(file, session)
         return OrtSession(session, self.device)
+
+    def _provider_settings(self, name: str) -> dict[str, Any]:
+        place = {"device_id": self.device.index or 0} if name in ON_CUDA else {}
+        return {**place, **self.provider_options.get(name, {})}
 
     def _session_options(self) -> Any:
         options = onnxruntime.SessionOptions()

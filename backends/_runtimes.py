@@ -7,7 +7,9 @@ from typing import Any, Literal
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 
+from backends._device import device_of, fastest_device
 from backends._session import Runtime
+from router.config import InstanceConfig
 from router.errors import BackendUnavailableError, ConfigError
 
 
@@ -30,6 +32,19 @@ class RuntimeOptions(BaseModel):
     graph_optimization: Literal["disabled", "basic", "extended", "all"] = "all"
 
 
+def device_for(options: RuntimeOptions, instance: InstanceConfig) -> str:
+    """The instance's device; `auto` is the fastest that the runtime can use. Raises `ConfigError`."""
+    if instance.device != "auto":
+        return device_of(instance)
+    if options.runtime == "openvino":
+        return "cpu"
+    from backends._ort_session import ON_CUDA, finds_cuda
+
+    wanted = any(name in ON_CUDA for name in options.providers) if options.providers else finds_cuda()
+    fastest = fastest_device()
+    return fastest if wanted and fastest.startswith("cuda") else "cpu"
+
+
 def make_runtime(options: RuntimeOptions, name: str, device: str, threads: int) -> Runtime:
     """The runtime of an instance called `name`. Raises `BackendUnavailableError`, `ConfigError`."""
     if options.runtime == "openvino":
@@ -38,7 +53,7 @@ def make_runtime(options: RuntimeOptions, name: str, device: str, threads: int) 
 
 
 def _onnxruntime(options: RuntimeOptions, name: str, device: str, threads: int) -> Runtime:
-    from backends._ort_session import PROVIDERS, OrtRuntime
+    from backends._ort_session import ON_CUDA, PROVIDERS, OrtRuntime
 
     if options.precision != "float32":
         raise ConfigError(
@@ -48,15 +63,21 @@ def _onnxruntime(options: RuntimeOptions, name: str, device: str, threads: int) 
     place = torch.device(device)
     if place.type not in PROVIDERS:
         raise ConfigError(f"{name}: `device` is {device!r}; onnxruntime runs here on `cpu` or `cuda:0`.")
+    providers = options.providers or (PROVIDERS[place.type],)
     runtime = OrtRuntime(
         place,
-        providers=options.providers or (PROVIDERS[place.type],),
+        providers,
         provider_options=options.provider_options,
         threads=options.intra_op_threads or threads,
         spinning=options.spinning,
         optimization=options.graph_optimization,
     )
     runtime.check()
+    if (place.type == "cuda") != any(provider in ON_CUDA for provider in providers):
+        raise ConfigError(
+            f"{name}: option `providers` is {', '.join(providers)}, which runs elsewhere than on `device`"
+            f" {device!r}; correct one of them."
+        )
     return runtime
 
 

@@ -49,6 +49,11 @@ class Runtime(Protocol):
         ...
 
     @property
+    def dtypes(self) -> tuple[str, ...]:
+        """The dtypes of exports that it can run."""
+        ...
+
+    @property
     def memory_factor(self) -> float:
         """Bytes that a loaded graph takes, per byte of its weights on disk."""
         ...

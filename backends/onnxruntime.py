@@ -10,12 +10,12 @@ from typing import Any
 import torch
 
 from backends import _describe
-from backends._device import device_of, torch_device
+from backends._device import torch_device
 from backends._export_folder import ExportFolder
 from backends._onnx_pipeline import read_pipeline
 from backends._options import read_options
 from backends._pipeline import PipelineBackend
-from backends._runtimes import RuntimeOptions, make_runtime
+from backends._runtimes import RuntimeOptions, device_for, make_runtime
 from backends._session import Runtime
 from router.backend import Lanes
 from router.capabilities import Capabilities
@@ -49,7 +49,7 @@ class OnnxRuntimeBackend(PipelineBackend):
         self._runtime: Runtime | None = None
 
     async def probe(self) -> Capabilities:
-        device = device_of(self._instance)
+        device = await asyncio.to_thread(device_for, self.options, self._instance)
         self.lane = self._lanes(device)
         return await asyncio.to_thread(self._describe, device)
 
@@ -77,7 +77,7 @@ class OnnxRuntimeBackend(PipelineBackend):
         return found
 
     def _capabilities(self, folder: ExportFolder, runtime: Runtime, device: str) -> Capabilities:
-        dtype = self._dtype(folder)
+        dtype = self._dtype(folder, runtime)
         found = _describe.capabilities(
             folder, device, getattr(torch, dtype), notes=(*runtime.notes, *folder.notes())
         )
@@ -92,13 +92,19 @@ class OnnxRuntimeBackend(PipelineBackend):
             previews=found.previews and folder.has_encoder,
         )
 
-    def _dtype(self, folder: ExportFolder) -> str:
+    def _dtype(self, folder: ExportFolder, runtime: Runtime) -> str:
         """The export's. Another one in the configuration is a mistake: graphs are of one dtype for ever."""
         own = folder.profiles[0].dtype if folder.profiles else "float32"
         if self._instance.dtype not in ("auto", own):
             raise ConfigError(
                 f"{self.name}: `dtype` is {self._instance.dtype!r}, but the export is in {own};"
                 " use `auto`, or export the model in that dtype."
+            )
+        if own not in runtime.dtypes:
+            raise LoadError(
+                f"{self.name}: the export is in {own}, which {self.options.runtime} does not run on"
+                f" {self._device.type}; export the model in {' or '.join(runtime.dtypes)}.",
+                instance=self.name,
             )
         return own
 
