@@ -5,18 +5,21 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import random
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+from backends._lane import Report
+from backends.fake import FakeBackend
 from router import images
-from router.config import Limits
+from router.config import InstanceConfig, Limits, ModelConfig, RouterConfig
 from router.request import GenerateRequest
 from router.server.jobs.job import Job
 from router.server.jobs.jobs import Jobs
 from router.server.jobs.limits import JobLimits
 from router.server.jobs.submission import read
-from router.types import GenerateResult
+from router.types import GenerateResult, RawImage
 from tests.doubles import SIDE, Double, router_of
 from tests.pictures import painted
 
@@ -63,3 +66,21 @@ async def until_running(double: Double, count: int) -> None:
 
 def picture_text() -> str:
     return base64.b64encode(images.encode(painted(SIDE, SIDE))).decode()
+
+
+class PreviewingBackend(FakeBackend):
+    """The fake with a preview at each step: noise that hardly compresses, after one byte, the step's index."""
+
+    def picture(self, request: GenerateRequest, seed: int, report: Report) -> RawImage:
+        def with_preview(index: int, total: int, _: RawImage | None) -> None:
+            noise = random.Random(index).randbytes(64 * 64 * 3 - 1)
+            report(index, total, RawImage(64, 64, bytes([index]) + noise))
+
+        return super().picture(request, seed, with_preview)
+
+
+def previewing_config(**options: Any) -> RouterConfig:
+    instance = InstanceConfig(
+        name="demo/fake", backend="tests.jobs_doubles:PreviewingBackend", options=options
+    )
+    return RouterConfig(models=(ModelConfig(name="demo", instances=(instance,)),), default_model="demo")
