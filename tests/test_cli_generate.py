@@ -141,3 +141,15 @@ def test_more_prompts_than_may_run_and_wait_take_turns(folder: Path):
     result = triptych("generate", "a", "b", "c", "d", "-o", "out.png")
     assert result.exit_code == 0
     assert pictures_in(folder) == ["out-1.png", "out-2.png", "out-3.png", "out-4.png", "out.png"]
+
+
+def test_a_file_that_cannot_be_written_does_not_cost_the_others(folder: Path):
+    (folder / "out-1.png").mkdir()
+    result = triptych("generate", "a circle", "--n", "3", "-o", "out.png", "--json")
+    assert result.exit_code == 1
+    assert "out-1.png cannot be written" in result.stderr
+    said = as_object(result)
+    assert [each["file"] for each in said["pictures"]] == ["out-2.png", "out-3.png"]
+    assert "out-1.png cannot be written" in said["errors"][0]["message"]
+    for name in ("out.png", "out-2.png", "out-3.png"):
+        assert images.decode((folder / name).read_bytes())

@@ -63,8 +63,10 @@ def generate(ctx: typer.Context, asked: Asked, output: Output = None, as_json: A
         if not results:
             raise errors[0]
         errors += [error for result in results for error in result.errors]
-        saved = _save([made for result in results for made in _made(result)], output)
-        _report(saved, errors, as_json)
+        saved, unsaved = _save([made for result in results for made in _made(result)], output)
+        if not saved["pictures"]:
+            raise unsaved[0]
+        _report(saved, errors + unsaved, as_json)
 
 
 async def _run(
@@ -116,19 +118,30 @@ def _record(result: GenerateResult, seed: int) -> dict[str, Any]:
     }
 
 
-def _save(pictures: Sequence[Made], output: Path | None) -> dict[str, Any]:
-    """Write the files; what was written, for people and programs alike."""
+def _save(pictures: Sequence[Made], output: Path | None) -> tuple[dict[str, Any], list[RouterError]]:
+    """Write the files: what was written, for people and programs alike, and why others were not."""
     chosen = choose_output(output, pictures[0].seed, len(pictures))
-    saved = []
+    saved: dict[str, Any] = {"pictures": [], "sheet": None}
+    unsaved = []
     for path, made in zip(numbered(chosen, len(pictures)), pictures, strict=True):
-        started = time.perf_counter()
-        _write(path, made.image, {METADATA_KEY: json.dumps(made.record)})
-        timings = dataclasses.replace(made.result.timings, encode_s=time.perf_counter() - started)
-        saved.append({"file": str(path), **made.record, "timings": dataclasses.asdict(timings)})
-    if len(pictures) == 1:
-        return {"pictures": saved, "sheet": None}
-    _write(chosen, contact_sheet([made.image for made in pictures]), {})
-    return {"pictures": saved, "sheet": str(chosen)}
+        try:
+            saved["pictures"].append(_save_one(path, made))
+        except RouterError as exc:  # the others are worth having
+            unsaved.append(exc)
+    if len(pictures) > 1:
+        try:
+            _write(chosen, contact_sheet([made.image for made in pictures]), {})
+            saved["sheet"] = str(chosen)
+        except RouterError as exc:
+            unsaved.append(exc)
+    return saved, unsaved
+
+
+def _save_one(path: Path, made: Made) -> dict[str, Any]:
+    started = time.perf_counter()
+    _write(path, made.image, {METADATA_KEY: json.dumps(made.record)})
+    timings = dataclasses.replace(made.result.timings, encode_s=time.perf_counter() - started)
+    return {"file": str(path), **made.record, "timings": dataclasses.asdict(timings)}
 
 
 def _write(path: Path, image: RawImage, metadata: dict[str, str]) -> None:
@@ -161,7 +174,7 @@ def _print(saved: dict[str, Any]) -> None:
     for each in saved["pictures"]:
         print_line(f"{each['file']}: {_facts(each)}")
     if saved["sheet"]:
-        print_line(f"{saved['sheet']}: all {len(saved['pictures'])} pictures on one sheet")
+        print_line(f"{saved['sheet']}: all pictures on one sheet")
 
 
 def _facts(saved: dict[str, Any]) -> str:
