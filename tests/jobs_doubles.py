@@ -69,7 +69,7 @@ def picture_text() -> str:
 
 
 class PreviewingBackend(FakeBackend):
-    """The fake with a preview at each step: noise that hardly compresses, after one byte, the step's index."""
+    """The fake with a preview at each step: noise that hardly compresses, after a byte, the step's index."""
 
     def picture(self, request: GenerateRequest, seed: int, report: Report) -> RawImage:
         def with_preview(index: int, total: int, _: RawImage | None) -> None:
