@@ -22,7 +22,13 @@ _LOST = (
 )
 """What CUDA says once its state in this process is beyond repair: CUDA Runtime API, error codes."""
 
-_MEMORY = ("out of memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
+_MEMORY = (
+    "out of memory",
+    "can't allocate memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "Failed to allocate memory",  # ONNX Runtime
+    "bad_alloc",
+)
 
 
 def is_out_of_memory(exc: BaseException) -> bool:

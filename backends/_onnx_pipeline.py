@@ -7,10 +7,11 @@ from typing import Any
 import diffusers
 import torch
 
-from backends._export_folder import TEXT_ENCODERS, ExportFolder
+from backends._export_checks import check_graph
+from backends._export_folder import TEXT_ENCODERS, ExportFolder, Graph
 from backends._onnx_modules import SessionTextEncoder, SessionTransformer, SessionUNet, SessionVae
 from backends._quiet import quiet
-from backends._session import Runtime
+from backends._session import Runtime, Session
 from backends._sessions import Sessions
 
 _MODULES: dict[str, Any] = {"unet": SessionUNet, "transformer": SessionTransformer} | dict.fromkeys(
@@ -19,12 +20,14 @@ _MODULES: dict[str, Any] = {"unet": SessionUNet, "transformer": SessionTransform
 
 
 def read_pipeline(folder: ExportFolder, runtime: Runtime, device: torch.device) -> Any:
-    """Load every graph, and put the pipeline's own class around them. Blocking, for seconds."""
+    """Load every graph, and put the pipeline's own class around them. Blocking, for seconds.
+
+    Raises `LoadError` for a graph that is not what its manifest says.
+    """
     sessions = {
-        name: Sessions(runtime.open(graph.file) for graph in folder.graphs(name))
-        for name in folder.graph_components()
+        name: Sessions([_open(folder, graph, runtime) for graph in graphs])
+        for name, graphs in folder.graphs.items()
     }
-    folder.check_shapes(sessions[folder.denoiser].is_dynamic)
     modules = {
         name: _MODULES[name](folder.config(name), sessions[name], device)
         for name in sessions
@@ -37,8 +40,11 @@ def read_pipeline(folder: ExportFolder, runtime: Runtime, device: torch.device) 
         bare = diffusers.DiffusionPipeline.from_pretrained(  # type: ignore[no-untyped-call]
             folder.folder, local_files_only=True, **dict.fromkeys([*modules, *folder.left_out()])
         )
-    settings = {
-        name: value for name, value in bare.config.items() if isinstance(value, str | bool | int | float)
-    }
-    settings = {name: value for name, value in settings.items() if not name.startswith("_")}
+    settings = {name: value for name, value in bare.config.items() if isinstance(value, bool | int | float)}
     return type(bare)(**{**bare.components, **modules, **settings})
+
+
+def _open(folder: ExportFolder, graph: Graph, runtime: Runtime) -> Session:
+    session = runtime.open(graph.file)
+    check_graph(folder, graph, session)
+    return session

@@ -182,6 +182,8 @@ class OrtSession:
 
 
 def _spec(argument: Any) -> TensorSpec:
+    if argument.type not in _ELEMENTS:
+        raise LoadError(f"A graph has a {argument.type} called {argument.name!r}; export the model again.")
     dtype, _ = _ELEMENTS[argument.type]
     return TensorSpec(dtype, tuple(size if isinstance(size, int) else None for size in argument.shape))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
 import torch
@@ -23,15 +23,10 @@ class Sessions:
     the other rows, so a picture depends on the bucket at most.
     """
 
-    def __init__(self, sessions: Iterable[Session]) -> None:
-        self._sessions = tuple(sessions)
+    def __init__(self, sessions: Sequence[Session]) -> None:
+        self._sessions = sessions
         self._ladders: dict[_Shapes, list[tuple[int | None, Session]]] = {}
         self.inputs = self._sessions[0].inputs
-
-    @property
-    def is_dynamic(self) -> bool:
-        """Whether any number of rows runs as it is."""
-        return bucket_of(self._sessions[0]) is None
 
     def run(self, feeds: Mapping[str, torch.Tensor | None]) -> dict[str, torch.Tensor]:
         """The outputs by name, floating ones as float32. `feeds` may be of any dtype; `None` is left out.

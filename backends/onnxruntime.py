@@ -11,6 +11,7 @@ import torch
 
 from backends import _describe
 from backends._device import torch_device
+from backends._export_checks import check_files, check_runtime, check_sizes, check_verified
 from backends._export_folder import ExportFolder
 from backends._onnx_pipeline import read_pipeline
 from backends._options import read_options
@@ -66,9 +67,10 @@ class OnnxRuntimeBackend(PipelineBackend):
         self._device = torch.device(torch_device(device))
         runtime = make_runtime(self.options, self.name, device, self.lane.threads or torch.get_num_threads())
         folder = ExportFolder(self._find(), self.name, self.options.profiles, self._instance.row_limit)
-        folder.check_runtime(self.options.runtime, runtime.version)
+        check_runtime(folder, self.options.runtime, runtime.version)
+        check_sizes(folder)
         if not self.options.unverified:
-            folder.check_verified()
+            check_verified(folder)
         found = self._capabilities(folder, runtime, device)
         buckets = [max(profile.row_buckets) for profile in folder.profiles if not folder.is_dynamic]
         self.row_limit = max(buckets, default=self._instance.row_limit or _describe.row_limit(found))
@@ -125,7 +127,7 @@ class OnnxRuntimeBackend(PipelineBackend):
     def read(self) -> Any:
         assert self._folder is not None
         assert self._runtime is not None
-        self._folder.check()
+        check_files(self._folder)
         return read_pipeline(self._folder, self._runtime, self._device)
 
     # On the lane's thread.
