@@ -14,7 +14,7 @@ from blockbuster import BlockBuster
 
 from router.lane import Lane
 
-pytest_plugins = ["tests.command_line", "tests.exports"]  # the fixtures `folder`, `exports`
+pytest_plugins = ["tests.browser", "tests.command_line", "tests.exports"]  # fixtures: `open_page`, `folder`, `exports`
 
 # The model libraries read these once, when a test first imports them.
 os.environ.update(

@@ -119,7 +119,7 @@ export class Api {
       if (reply.ok) return reply;
       const error = await errorOf(reply);
       if (error.status !== 401) throw error;
-      if (used === this.key.value) await this.key.ask(error.message);
+      if (used === this.key.value) await this.key.ask();
     }
   }
 }

@@ -26,11 +26,10 @@ export class Key {
 
   /**
    * Resolves when there is a key to try. One dialog serves all calls that wait for it.
-   * @param {string} reason what the service said; shown if a key was refused
    * @returns {Promise<void>}
    */
-  ask(reason) {
-    this.#asking ??= this.#answered(this.value ? `That key is not known here. ${reason}` : "").finally(() => {
+  ask() {
+    this.#asking ??= this.#answered(this.value ? "That key is not known here." : "").finally(() => {
       this.#asking = null;
     });
     return this.#asking;
@@ -39,7 +38,7 @@ export class Key {
   /** @param {string} problem */
   async #answered(problem) {
     byId("sign-in-error", HTMLElement).textContent = problem;
-    this.input.toggleAttribute("aria-invalid", problem !== "");
+    this.input.setAttribute("aria-invalid", `${problem !== ""}`);
     this.input.value = "";
     this.dialog.showModal();
     await new Promise((resolve) => this.dialog.addEventListener("close", resolve, { once: true }));
