@@ -1,4 +1,4 @@
-"""OpenAI's own client against the service on a socket: what it sends is understood, and it parses the replies."""
+"""OpenAI's own client against the service on a socket: it is understood, and it parses the replies."""
 
 from __future__ import annotations
 

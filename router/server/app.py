@@ -29,7 +29,7 @@ from router.server.state import StateFolder
 _JOBS_FILE = "jobs.sqlite"
 
 # A new wire form is one more module with `routes`.
-_FORMS = (openai, native, jobs, capabilities, operation, page)
+_FORMS = (native, openai, jobs, capabilities, operation, page)
 
 
 def create_app(router: BackendRouter, settings: ServerSettings) -> FastAPI:

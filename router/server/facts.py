@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from typing import Any
 
 from router.request import GenerateRequest
 from router.server.errors import body_of
-from router.types import GenerateResult
+from router.types import GenerateResult, Timings
 
 _PICTURES = {"image", "mask_image"}
 _WORDS = {"prompt", "negative_prompt"}
+_STAGES = tuple(field.name for field in dataclasses.fields(Timings))
+_BEYOND_ASCII = re.compile(r"[^\x00-\x7f]")
 
 
 def parameters_of(request: GenerateRequest) -> dict[str, Any]:
@@ -43,23 +46,28 @@ def facts_of(result: GenerateResult) -> dict[str, Any]:
 
 def timings_of(result: GenerateResult) -> dict[str, float]:
     """Seconds by stage, to the microsecond."""
-    return {name: round(value, 6) for name, value in dataclasses.asdict(result.timings).items()}
+    return {name: round(getattr(result.timings, name), 6) for name in _STAGES}
 
 
 def headers_of(result: GenerateResult) -> dict[str, str]:
     """The facts as headers of raw bytes: ASCII, and without the prompts."""
-    parameters = {name: value for name, value in parameters_of(result.request).items() if name not in _WORDS}
+    parameters = result.request.model_dump_json(exclude=_PICTURES | _WORDS, exclude_none=True)
     stages = timings_of(result).items()
     return {
         "X-Triptych-Seed": f"{result.request.seed}",
         "X-Triptych-Model": _ascii(result.request.model or ""),
         "X-Triptych-Instance": _ascii(result.instance),
         "X-Triptych-Backend": _ascii(result.backend),
-        "X-Triptych-Parameters": json.dumps(parameters),
+        "X-Triptych-Parameters": _ascii(parameters),
         "X-Triptych-Adjustments": json.dumps(list(result.adjustments)),
         "Server-Timing": ", ".join(f"{name.removesuffix('_s')};dur={s * 1000:.3f}" for name, s in stages),
     }
 
 
 def _ascii(text: str) -> str:
-    return text.encode("ascii", "backslashreplace").decode("ascii")
+    """Other characters by their codes, as JSON escapes them."""
+    return text if text.isascii() else _BEYOND_ASCII.sub(_escaped, text)
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return json.dumps(found[0])[1:-1]

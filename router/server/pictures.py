@@ -1,4 +1,4 @@
-"""Pictures on their way in and out: always coded in a thread, never on the event loop."""
+"""Pictures on their way in and out: coded in a thread, so that the event loop does not wait for it."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from router.errors import InvalidRequestError
 from router.images import Format
 from router.types import RawImage
 
+_QUICK_PIXELS = 64 * 64
 _DATA_URL = re.compile(r"data:image/(?:png|jpeg|webp);base64,", re.IGNORECASE)
 
 
@@ -57,11 +58,15 @@ async def decode_text(text: object, param: str, max_pixels: int) -> RawImage:
 
 async def encode(pictures: Sequence[RawImage], encoding: Encoding) -> list[bytes]:
     """The files of all pictures, in order."""
+    if _is_quick(pictures):
+        return _encode(pictures, encoding)
     return await asyncio.to_thread(_encode, pictures, encoding)
 
 
 async def encode_text(pictures: Sequence[RawImage], encoding: Encoding) -> list[str]:
     """The same as base64 text."""
+    if _is_quick(pictures):
+        return _encode_text(pictures, encoding)
     return await asyncio.to_thread(_encode_text, pictures, encoding)
 
 
@@ -75,6 +80,11 @@ def file_of(text: object, param: str) -> bytes:
         raise InvalidRequestError(
             f"`{param}` is not base64; send a PNG, JPEG or WebP file as base64 text.", param=param
         ) from exc
+
+
+def _is_quick(pictures: Sequence[RawImage]) -> bool:
+    """So few pixels, as previews have, are written faster than a thread is woken."""
+    return sum(picture.height * picture.width for picture in pictures) <= _QUICK_PIXELS
 
 
 def _decode_text(text: object, param: str, max_pixels: int) -> RawImage:

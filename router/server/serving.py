@@ -16,6 +16,8 @@ from router.server.exchange import exchange_of
 from router.server.front import Front, front_of
 from router.types import Completed, Event, GenerateResult
 
+_WATCH_AFTER_S = 0.005
+
 
 async def generate(request: Request, wanted: GenerateRequest) -> GenerateResult:
     """The result of a request whose body was read. A client that leaves stops the work within a step.
@@ -59,9 +61,12 @@ async def _noted(request: Request, front: Front, wanted: GenerateRequest) -> Asy
 
 
 class _Presence:
-    """Around work for one client: cancels it when the client has left, and says so by its error."""
+    """Around work for one client: cancels it when the client has left, and says so by its error.
 
-    __slots__ = ("_left", "_request", "_task", "_watching")
+    Work of a few milliseconds ends before anybody looks.
+    """
+
+    __slots__ = ("_left", "_request", "_task", "_timer", "_watching")
 
     def __init__(self, request: Request) -> None:
         self._request = request
@@ -71,14 +76,20 @@ class _Presence:
         task = asyncio.current_task()
         assert task is not None
         self._task = task
-        self._watching = asyncio.create_task(self._watch())
+        self._watching: asyncio.Task[None] | None = None
+        self._timer = task.get_loop().call_later(_WATCH_AFTER_S, self._begin)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._watching.cancel()
+        self._timer.cancel()
+        if self._watching is not None:
+            self._watching.cancel()
         if self._left and self._task.uncancel() == 0 and isinstance(exc, asyncio.CancelledError):
             raise RequestCancelledError("The client went away; the work for it was stopped.") from None
+
+    def _begin(self) -> None:
+        self._watching = asyncio.create_task(self._watch())
 
     async def _watch(self) -> None:
         """The body was read, so that the next message is that the client has left."""
