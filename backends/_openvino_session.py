@@ -10,6 +10,7 @@ from typing import Any, Final
 import openvino
 import torch
 from openvino import properties
+from openvino.preprocess import PrePostProcessor
 
 from backends._session import TensorSpec
 from router.errors import LoadError
@@ -20,6 +21,7 @@ _PRECISIONS: Final = {"float32": openvino.Type.f32, "bfloat16": openvino.Type.bf
 _DTYPES: Final = {
     openvino.Type.f32: torch.float32,
     openvino.Type.f16: torch.float16,
+    openvino.Type.bf16: torch.bfloat16,
     openvino.Type.i32: torch.int32,
     openvino.Type.i64: torch.int64,
 }
@@ -32,7 +34,7 @@ class OpenVinoRuntime:
     """Compiles graphs. No extensions are loaded, whatever a graph asks for."""
 
     memory_factor = 2.0
-    dtypes = ("float32", "float16")
+    dtypes = ("float32", "float16", "bfloat16")
     version: str = openvino.__version__.partition("-")[0]
 
     def __init__(self, precision: str, threads: int) -> None:
@@ -49,7 +51,11 @@ class OpenVinoRuntime:
 
     def open(self, file: Path) -> OpenVinoSession:
         try:
-            return OpenVinoSession(self._core.compile_model(file, _DEVICE, self._settings))
+            model = self._core.read_model(file)
+            inputs = {each.node.friendly_name: _spec(each) for each in model.inputs}
+            outputs = {each.node.friendly_name.removesuffix(_RESULT): _spec(each) for each in model.outputs}
+            compiled = self._core.compile_model(_with_wide_ends(model), _DEVICE, self._settings)
+            return OpenVinoSession(compiled, inputs, outputs)
         except RuntimeError as exc:
             _LOG.warning("%s/%s could not be loaded", file.parent.name, file.name, exc_info=exc)
             raise LoadError(
@@ -69,17 +75,38 @@ class OpenVinoRuntime:
 class OpenVinoSession:
     """One compiled graph and its one request."""
 
-    def __init__(self, compiled: Any) -> None:
+    def __init__(
+        self, compiled: Any, inputs: Mapping[str, TensorSpec], outputs: Mapping[str, TensorSpec]
+    ) -> None:
+        """`inputs` and `outputs` as the graph has them, in its order, by ONNX's names."""
         self._request = compiled.create_infer_request()
-        # A compiled port may bear the names of nodes that were folded into it; its node keeps ONNX's.
-        self.inputs = {each.node.friendly_name: _spec(each) for each in compiled.inputs}
-        self._outputs = [each.node.friendly_name.removesuffix(_RESULT) for each in compiled.outputs]
+        self.inputs = inputs
+        self._outputs = outputs
 
     def run(self, feeds: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        arrays = [feeds[name].contiguous().numpy() for name in self.inputs]
+        arrays = [_wide(feeds[name]).contiguous().numpy() for name in self.inputs]
         # Inputs are read in place; outputs are copied, since the request reuses its own.
-        outputs = self._request.infer(arrays, share_inputs=True, share_outputs=False)
-        return {name: torch.from_numpy(outputs[index]) for index, name in enumerate(self._outputs)}
+        made = self._request.infer(arrays, share_inputs=True, share_outputs=False)
+        return {
+            name: torch.from_numpy(made[index]).to(spec.dtype)
+            for index, (name, spec) in enumerate(self._outputs.items())
+        }
+
+
+def _wide(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.float() if tensor.dtype == torch.bfloat16 else tensor
+
+
+def _with_wide_ends(model: Any) -> Any:
+    """NumPy has no bfloat16: a graph that takes and gives it is handed float32."""
+    ends = PrePostProcessor(model)
+    for index, port in enumerate(model.inputs):
+        if port.element_type == openvino.Type.bf16:
+            ends.input(index).tensor().set_element_type(openvino.Type.f32)
+    for index, port in enumerate(model.outputs):
+        if port.element_type == openvino.Type.bf16:
+            ends.output(index).tensor().set_element_type(openvino.Type.f32)
+    return ends.build()
 
 
 def _spec(port: Any) -> TensorSpec:

@@ -64,16 +64,17 @@ class _OpenVino:
         model = core.read_model(file)
         # NumPy has no bfloat16, so float32 goes in and out.
         ends = PrePostProcessor(model)
-        for port in model.inputs:
+        for index, port in enumerate(model.inputs):
             if port.element_type == openvino.Type.bf16:
-                ends.input(port.any_name).tensor().set_element_type(openvino.Type.f32)
-        for port in model.outputs:
+                ends.input(index).tensor().set_element_type(openvino.Type.f32)
+        for index, port in enumerate(model.outputs):
             if port.element_type == openvino.Type.bf16:
-                ends.output(port.any_name).tensor().set_element_type(openvino.Type.f32)
+                ends.output(index).tensor().set_element_type(openvino.Type.f32)
+        self._names = [port.node.friendly_name for port in model.inputs]
         # Else it would compute in bfloat16 what the graph has in float32: timesteps, above all.
         exact = {properties.hint.inference_precision(): openvino.Type.f32}
         self._request = core.compile_model(ends.build(), "CPU", exact).create_infer_request()
 
     def run(self, feeds: Feeds) -> list[NDArray[Any]]:
-        made = self._request.infer(dict(feeds))
+        made = self._request.infer([feeds[name] for name in self._names])
         return [np.array(value) for value in made.values()]
