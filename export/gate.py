@@ -28,18 +28,38 @@ from router.types import ShapeProfile
 _OTHER_STEPS = ("files and graphs", "inputs of a real picture", "pictures")
 
 
+@dataclass(frozen=True)
+class Measured:
+    """What the gate saw of an export whose graphs and components passed."""
+
+    record: ParityRecord
+    pairs: tuple[Pair, ...]
+    findings: tuple[str, ...]
+    """Of whole pictures."""
+
+    def write_sheet(self, file: Path, manifest: Manifest) -> None:
+        parity_sheet.write(file, self.pairs, manifest, self.record)
+
+
 def check(
-    folder: Path,
-    source: Path,
-    manifest: Manifest,
-    *,
-    progress: Progress | None = None,
-    sheet: Path | None = None,
+    folder: Path, source: Path, manifest: Manifest, *, progress: Progress | None = None
 ) -> ParityRecord:
     """Everything: graphs as they lie there, components and whole pictures beside the source.
 
-    Writes the parity sheet to `sheet`, by default `parity.png` in the folder. Raises `GateError` with all
-    that is wrong; of a folder whose graphs are not sound nothing is run. Blocks for as long as it takes.
+    Writes the parity sheet into the folder. Raises `GateError` with all that is wrong. Blocks for as long
+    as it takes, and must not be called where an event loop runs.
+    """
+    measured = measure(folder, source, manifest, progress=progress)
+    measured.write_sheet(folder / parity_sheet.FILE_NAME, manifest)
+    refuse(measured.findings)
+    return measured.record
+
+
+def measure(folder: Path, source: Path, manifest: Manifest, *, progress: Progress | None = None) -> Measured:
+    """The same without a word on whole pictures, and without writing anything.
+
+    Of a folder whose graphs are not sound nothing is run: that is a `GateError`, as is a component that
+    differs.
     """
     progress = progress or Silent()
     files = {graph.file for graphs in manifest.components.values() for graph in graphs}
@@ -52,9 +72,7 @@ def check(
     progress.step(_OTHER_STEPS[2])
     pairs = _pictures(folder, source, manifest)
     record = _record(manifest, components, pairs)
-    parity_sheet.write(sheet or folder / parity_sheet.FILE_NAME, pairs, manifest, record)
-    refuse(list(_picture_findings(record, manifest)))
-    return record
+    return Measured(record, tuple(pairs), tuple(_picture_findings(record, manifest)))
 
 
 def refuse(findings: Sequence[str]) -> None:
