@@ -96,10 +96,11 @@ class _Components:
 
     def compare(self) -> None:
         family = family_of(self.source, timestep=self.manifest.timestep)
+        self._check_components(family)
         profiles = {each.name: each.shape_profile() for each in self.manifest.profiles}
         self.progress.step(_OTHER_STEPS[1])
         calls = {name: capture(self.source, family, profile) for name, profile in profiles.items()}
-        for part, components in itertools.groupby(self._exported(family), lambda each: each.part):
+        for part, components in itertools.groupby(family.components, lambda each: each.part):
             pipelines: dict[str, Any] = {}
             for component in components:
                 source = self._source(component, part, pipelines)
@@ -107,13 +108,16 @@ class _Components:
                     self.progress.step(graph.file)
                     self._compare(graph, source, profiles[graph.profile], calls[graph.profile])
 
-    def _exported(self, family: Family) -> list[Component]:
+    def _check_components(self, family: Family) -> None:
         """Raises `GateError` where export and source are not made of the same."""
-        there = {component.name for component in family.components}
-        missing, foreign = there - self.manifest.components.keys(), self.manifest.components.keys() - there
-        refuse([f"`{name}` is no component of the source; name the source it came from." for name in foreign])
-        refuse([f"`{name}` is missing in the export; export the model again." for name in missing])
-        return list(family.components)
+        there, exported = {each.name for each in family.components}, self.manifest.components.keys()
+        refuse(
+            [
+                f"`{name}` is no component of the {family.name} source; name the one it was made from."
+                for name in sorted(exported - there)
+            ]
+        )
+        refuse([f"`{name}` is missing; export the model again." for name in sorted(there - exported)])
 
     def _graphs(self, component: Component) -> Iterator[GraphRecord]:
         """Each file once: a text encoder may serve several profiles."""
@@ -147,7 +151,8 @@ def _pictures(folder: Path, source: Path, manifest: Manifest) -> list[Pair]:
     try:
         return make_pairs(source, folder, manifest)
     except RouterError as exc:
-        raise GateError(f"A whole picture could not be made: {exc}", [str(exc)]) from exc
+        said = f"A whole picture could not be made: {exc}"
+        raise GateError(said, [said]) from exc
 
 
 def _record(manifest: Manifest, components: _Components, pairs: Sequence[Pair]) -> ParityRecord:

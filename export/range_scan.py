@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 import numpy as np
 import onnx
@@ -17,7 +17,7 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-Feeds: TypeAlias = Mapping[str, NDArray[Any]]
+from export.sessions import Feeds
 
 FLOAT16_MAX: Final = 65_504.0
 _MAXIMA: Final[Mapping[int, float]] = {

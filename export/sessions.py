@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import onnxruntime
@@ -13,7 +14,9 @@ from numpy.typing import NDArray
 from export.errors import ExportError
 from router.manifest import Runtime
 
-Feeds = Mapping[str, NDArray[Any]]
+Feeds: TypeAlias = Mapping[str, NDArray[Any]]
+
+_MAX_SAID = 300  # characters of a runtime's own sentence
 
 
 class Session(Protocol):
@@ -28,18 +31,37 @@ def runtime_for(dtype: str) -> Runtime:
 
 
 def open_session(file: Path, dtype: str) -> Session:
-    """Raises `ExportError` where the runtime refuses the graph, or is not installed."""
+    """Its `run` too raises `ExportError` where the runtime refuses, or is not installed."""
+    runtime = runtime_for(dtype)
+    with _refused(runtime, file):
+        return _Checked(_OpenVino(file) if runtime == "openvino" else _OnnxRuntime(file), runtime, file)
+
+
+@contextlib.contextmanager
+def _refused(runtime: Runtime, file: Path) -> Iterator[None]:
     try:
-        return _OpenVino(file) if runtime_for(dtype) == "openvino" else _OnnxRuntime(file)
+        yield
     except ModuleNotFoundError as exc:
         raise ExportError(
-            "Graphs in bfloat16 are run by OpenVINO, which is missing: pip install 'triptych[openvino]'"
+            f"Graphs in bfloat16 are run by {runtime}, which is missing: pip install 'triptych[{runtime}]'"
         ) from exc
-    except Exception as exc:
+    except Exception as exc:  # the runtimes' errors have no base class of their own
         said = str(exc).strip().splitlines() or [type(exc).__name__]
+        where = f"{file.parent.name}/{file.name}"
         raise ExportError(
-            f"{runtime_for(dtype)} refuses {file.parent.name}/{file.name}: {said[0][:200]}"
+            f"`{where}` is refused by {runtime}: {said[0][:_MAX_SAID].replace(str(file), where)}"
         ) from exc
+
+
+class _Checked:
+    def __init__(self, session: Session, runtime: Runtime, file: Path) -> None:
+        self._session = session
+        self._runtime = runtime
+        self._file = file
+
+    def run(self, feeds: Feeds) -> list[NDArray[Any]]:
+        with _refused(self._runtime, self._file):
+            return self._session.run(feeds)
 
 
 class _OnnxRuntime:
