@@ -149,3 +149,13 @@ def test_ctrl_c_leaves_nothing(source: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(to_onnx.gate, "check", gate_that(KeyboardInterrupt()))
     assert triptych("export", "onnx", "model", *OUTPUT).exit_code == 130
     assert pictures_in(source.parent) == ["model"]
+
+
+def test_a_folder_that_is_no_export_is_not_verified(source: Path) -> None:
+    words = "'model' has no readable manifest.json; name the folder of an export"
+    refused(source, ("export", "verify", "model"), 1, words)
+
+
+def test_a_sheet_needs_a_source_to_draw(source: Path) -> None:
+    words = "`--sheet` draws the export beside its source; name that with `--against`"
+    refused(source, ("export", "verify", "model", "--sheet", "sheet.png"), 2, words)

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,9 +22,9 @@ from router.cli.failures import EXIT_CODES, UsageError, reported
 from router.cli.options import AsJson
 from router.cli.output import STDERR, print_json, print_line, print_note
 from router.errors import BackendUnavailableError, RouterError
-from router.manifest import Manifest
+from router.manifest import Manifest, ParityRecord
 
-_PARAMETERS = ("dtype", "force", "opset", "output", "profile", "rows", "runtime", "text_length")
+_PARAMETERS = ("dtype", "force", "opset", "output", "profile", "rows", "runtime", "text_length", "against")
 """Those that an export's sentences name."""
 
 REQUIRED = ("torch", "diffusers", "transformers", "onnx", "onnxscript", "onnxruntime")
@@ -86,6 +87,28 @@ def onnx(
             progress=progress,
         )
     _report(output, manifest, time.monotonic() - began, as_json)
+
+
+@app.command(epilog=EXIT_CODES)
+def verify(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A finished export.")],
+    against: Annotated[
+        str | None, typer.Option(metavar="SOURCE", help="The model folder or hub id it was made from.")
+    ] = None,
+    sheet: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Where to draw the pictures of both, and their differences."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check an export's hashes and graphs, and with --against everything beside its source again."""
+    began = time.monotonic()
+    with reported(as_json), _told(as_json), _bars(as_json) as progress:
+        if sheet and not against:
+            raise UsageError("`--sheet` draws the export beside its source; name that with `--against`.")
+        verified = _package("export.verify").verify(folder, against, sheet=sheet, progress=progress)
+    manifest = verified.manifest.model_copy(update={"parity": verified.parity})
+    _report(folder, manifest, time.monotonic() - began, as_json, not_run=verified.not_run)
 
 
 class _Progress:
@@ -155,18 +178,30 @@ def _numbers(text: str | None) -> tuple[int, ...]:
         ) from exc
 
 
-def _report(output: Path, manifest: Manifest, seconds: float, as_json: bool) -> None:
+def _report(
+    output: Path, manifest: Manifest, seconds: float, as_json: bool, *, not_run: Sequence[str] = ()
+) -> None:
     if as_json:
         described = manifest.model_dump(
             mode="json", include={"family", "profiles", "parity", "runtimes", "opset"}
         )
-        print_json({"output": str(output), "seconds": round(seconds, 2)} | described)
+        made = {"output": str(output), "seconds": round(seconds, 2), "not_run": list(not_run)}
+        print_json(made | described)
         return
     megabytes = sum(record.size_bytes for record in manifest.files.values()) / 1e6
     sizes = ", ".join(profile.name for profile in manifest.profiles)
     print_line(f"{output}: {manifest.family} at {sizes}, {megabytes:,.1f} MB, {seconds:.1f} s")
     if manifest.parity:
-        for name, error in manifest.parity.components.items():
-            print_line(
-                f"  {name}: largest difference {error:.1e}, allowed {manifest.parity.max_component_error:.0e}"
-            )
+        _print_parity(manifest.parity)
+    for each in not_run:
+        print_note(f"not checked without `--against`: {each}")
+
+
+def _print_parity(parity: ParityRecord) -> None:
+    for name, error in parity.components.items():
+        print_line(f"  {name}: largest difference {error:.1e}, allowed {parity.max_component_error:.0e}")
+    worst = min(parity.pictures, key=lambda picture: math.inf if picture.psnr_db is None else picture.psnr_db)
+    found = "equal" if worst.psnr_db is None else f"{worst.psnr_db:.1f} dB"
+    print_line(
+        f"  {len(parity.pictures)} whole pictures: the worst is {found}, allowed {parity.min_psnr_db:g} dB"
+    )
