@@ -12,23 +12,23 @@ from backends._session import Session
 from router.manifest import FILE_NAME, Manifest
 
 
-def check_verified(folder: ExportFolder) -> None:
-    """A parity gate has passed it."""
-    if folder.manifest and folder.manifest.parity is None:
+def check_verified(folder: ExportFolder, runtime: str) -> None:
+    """A parity gate has passed it, and found that the runtime knows its operators."""
+    manifest = folder.manifest
+    if manifest and manifest.parity is None:
         raise folder.refusal(
             "was never verified; run `python -m export.verify` on it, or set option `unverified`"
         )
+    if manifest and manifest.runtimes and runtime not in manifest.runtimes:
+        raise folder.refusal(
+            f"was checked for {', '.join(manifest.runtimes)} and not for {runtime};"
+            f" export it with `--runtime {runtime}` too, or set option `unverified`"
+        )
 
 
-def check_runtime(folder: ExportFolder, runtime: str, version: str) -> None:
-    """The runtime knows the operators, and is not older than the one that made the pictures at the gate."""
-    manifest = folder.manifest
-    if manifest is None:
-        return
-    if manifest.runtimes and runtime not in manifest.runtimes:
-        known = ", ".join(manifest.runtimes)
-        raise folder.refusal(f"was checked for {known} and not for {runtime}; export the model for that too")
-    needed = _version_at_gate(manifest, runtime)
+def check_version(folder: ExportFolder, runtime: str, version: str) -> None:
+    """The runtime is not older than the one that made the pictures at the gate."""
+    needed = _version_at_gate(folder.manifest, runtime) if folder.manifest else None
     if needed and _version(version) < _version(needed):
         raise folder.refusal(
             f"passed its gate with {runtime} {needed}, not {version}; pip install '{runtime}>={needed}'"

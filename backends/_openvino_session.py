@@ -47,7 +47,9 @@ class OpenVinoRuntime:
             properties.inference_num_threads(): threads,
             properties.num_streams(): 1,
         }
-        self.notes = (f"openvino {self.version}, {precision}", *self._slow(precision))
+        self.notes: tuple[str, ...] = (f"openvino {self.version}, {precision}",)
+        if precision == "bfloat16" and "BF16" not in cpu_capabilities(self._core):
+            self.notes += ("this CPU has no bfloat16 (avx512_bf16, amx): OpenVINO emulates it, no faster",)
 
     def open(self, file: Path) -> OpenVinoSession:
         try:
@@ -63,13 +65,11 @@ class OpenVinoRuntime:
                 " see the log, and copy the export again."
             ) from exc
 
-    def _slow(self, precision: str) -> list[str]:
-        """OpenVINO computes in bfloat16 on any CPU, and gains only where the CPU does so itself."""
-        if precision != "bfloat16" or "BF16" in self._core.get_property(
-            _DEVICE, properties.device.capabilities()
-        ):
-            return []
-        return ["this CPU has no bfloat16 (avx512_bf16, amx): it is emulated, and not faster"]
+
+def cpu_capabilities(core: Any) -> list[str]:
+    """What this CPU computes in by itself: `FP32`, `BF16`, `INT8`, ..."""
+    capabilities: list[str] = core.get_property(_DEVICE, properties.device.capabilities())
+    return capabilities
 
 
 class OpenVinoSession:

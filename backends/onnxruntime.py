@@ -11,7 +11,7 @@ import torch
 
 from backends import _describe
 from backends._device import torch_device
-from backends._export_checks import check_files, check_runtime, check_sizes, check_verified
+from backends._export_checks import check_files, check_sizes, check_verified, check_version
 from backends._export_folder import ExportFolder
 from backends._onnx_pipeline import read_pipeline
 from backends._options import read_options
@@ -31,7 +31,7 @@ class OnnxRuntimeOptions(RuntimeOptions):
     profiles: tuple[str, ...] = ()
     """Only these profiles of the export are loaded; empty is all."""
     unverified: bool = False
-    """Serve an export that no parity gate has passed."""
+    """Serve an export that no parity gate has passed, or none for this runtime."""
 
 
 class OnnxRuntimeBackend(PipelineBackend):
@@ -67,10 +67,10 @@ class OnnxRuntimeBackend(PipelineBackend):
         self._device = torch.device(torch_device(device))
         runtime = make_runtime(self.options, self.name, device, self.lane.threads or torch.get_num_threads())
         folder = ExportFolder(self._find(), self.name, self.options.profiles, self._instance.row_limit)
-        check_runtime(folder, self.options.runtime, runtime.version)
+        check_version(folder, self.options.runtime, runtime.version)
         check_sizes(folder)
         if not self.options.unverified:
-            check_verified(folder)
+            check_verified(folder, self.options.runtime)
         found = self._capabilities(folder, runtime, device)
         buckets = [max(profile.row_buckets) for profile in folder.profiles if not folder.is_dynamic]
         self.row_limit = max(buckets, default=self._instance.row_limit or _describe.row_limit(found))
