@@ -44,6 +44,11 @@ class Family:
     max_side: int | None = None
     """Pixels, where positions are a table of limited size."""
 
+    @property
+    def has_unet(self) -> bool:
+        """Optimum feeds UNets one timestep for all rows, transformers one for each."""
+        return any(component.name == "unet" for component in self.components)
+
 
 def family_of(source: Path, *, timestep: Timestep = "per-row") -> Family:
     """The family of a model folder. Raises `UnsupportedExportError` for an unknown one, `LoadError`.

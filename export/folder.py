@@ -124,12 +124,15 @@ class _Folder:
                     self.progress.step(each.file)
                     graph = trace(module, each, self.settings)
                     written[each.file] = record(graph, each)
-                    self._save(graph, each, weights)
+                    self._save(graph, each, weights, first=len(written) == 1)
         return tuple(_standing_for(written[each.file], each) for each in planned)
 
-    def _save(self, graph: onnx_ir.Model, planned: PlannedGraph, weights: SharedWeights | None) -> None:
-        if weights:
-            weights.take(graph)
+    def _save(
+        self, graph: onnx_ir.Model, planned: PlannedGraph, weights: SharedWeights | None, *, first: bool
+    ) -> None:
+        added = weights.take(graph) if weights else 0
+        if added and not first:
+            self.progress.note(f"{planned.file} shares not all weights: {added / 1e6:,.1f} MB are its own.")
         onnx_ir.save(graph, self.folder / planned.file)
 
 

@@ -14,6 +14,9 @@ class Progress(Protocol):
     def step(self, name: str) -> None:
         """The step of this name begins, and the one before is done."""
 
+    def note(self, sentence: str) -> None:
+        """What whoever asked for the export should know."""
+
 
 class Silent:
     """For whom nobody watches."""
@@ -22,4 +25,7 @@ class Silent:
         pass
 
     def step(self, name: str) -> None:
+        pass
+
+    def note(self, sentence: str) -> None:
         pass

@@ -52,19 +52,19 @@ def to_onnx(
     check_output(output, replace=force)
     folder = find_source(source)
     check_source(folder)
-    profiles = profiles_of(family_of(folder), sizes, dtype=dtype, rows=rows, text_length=text_length)
+    family = family_of(folder)
     settings = ExportSettings(
-        profiles=profiles,
+        profiles=profiles_of(family, sizes, dtype=dtype, rows=rows, text_length=text_length),
         opset=opset,
-        timestep="scalar" if for_optimum else "per-row",
+        timestep="scalar" if for_optimum and family.has_unet else "per-row",
         dynamic_batch=dynamic_batch,
         runtimes=tuple(runtimes),
     )
     _check_machine(folder, output, settings)
-    return export(folder, output, settings, replace=force, progress=progress)
+    return export_checked(folder, output, settings, replace=force, progress=progress)
 
 
-def export(
+def export_checked(
     source: Path,
     output: Path,
     settings: ExportSettings,

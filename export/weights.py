@@ -27,8 +27,6 @@ class SharedWeights:
         self._folder = folder
         self._file = (folder / DATA_FILE).open("wb")
         self._offsets: dict[bytes, int] = {}
-        self.shared_bytes = 0
-        """What the graphs after the first did not have to write again."""
 
     def __enter__(self) -> SharedWeights:
         return self
@@ -36,8 +34,12 @@ class SharedWeights:
     def __exit__(self, *exc_info: object) -> None:
         self._file.close()
 
-    def take(self, model: onnx_ir.Model) -> None:
-        """Write the graph's large initialisers, those that are not there yet, and point it to them."""
+    def take(self, model: onnx_ir.Model) -> int:
+        """Write the graph's large initialisers that are not there yet, and point it to them.
+
+        Returns the bytes that had to be written.
+        """
+        before = self._file.tell()
         for value in model.graph.initializers.values():
             tensor = value.const_value
             assert tensor is not None
@@ -51,15 +53,13 @@ class SharedWeights:
                     name=value.name or "",
                     base_dir=self._folder,
                 )
+        return self._file.tell() - before
 
     def _offset(self, tensor: onnx_ir.TensorProtocol) -> int:
         content = tensor.tobytes()
         digest = hashlib.sha256(content).digest()
-        if digest in self._offsets:
-            self.shared_bytes += len(content)
-        else:
-            at = self._file.tell()
-            self._file.write(bytes(-at % PAGE_BYTES))
+        if digest not in self._offsets:
+            self._file.write(bytes(-self._file.tell() % PAGE_BYTES))
             self._offsets[digest] = self._file.tell()
             self._file.write(content)
         return self._offsets[digest]

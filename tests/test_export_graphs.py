@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import onnx
+import onnx_ir
 import pytest
 import torch
 
 from export.families import family_of
 from export.profiles import profiles_of
 from export.source import read_part
+from export.weights import SharedWeights
 from router.manifest import Manifest
 from tests.exports import Exports
 from tests.miniatures import FAMILIES, Family, miniature
@@ -148,6 +151,18 @@ def test_two_graphs_of_a_component_share_one_data_file(exports: Exports) -> None
     assert places(first) == places(second)
     weights = sum(int(place["length"]) for place in places(first).values())
     assert weights < (folder / "unet/model.onnx_data").stat().st_size < 1.5 * weights
+
+
+def test_weights_that_differ_are_told_of_and_written(tmp_path: Path) -> None:
+    def graph(value: float) -> onnx_ir.Model:
+        tensor = onnx_ir.tensor(np.full(2000, value, np.float32), name="weight")
+        weight = onnx_ir.Value(name="weight", const_value=tensor)
+        return onnx_ir.Model(onnx_ir.Graph([], [], nodes=[], initializers=[weight]), ir_version=10)
+
+    with SharedWeights(tmp_path) as weights:
+        assert weights.take(graph(1.0)) == 8000
+        assert weights.take(graph(1.0)) == 0
+        assert weights.take(graph(2.0)) >= 8000
 
 
 def test_no_path_of_this_machine_is_in_a_graph(exports: Exports) -> None:

@@ -129,6 +129,9 @@ class _Progress:
         self._at += 1
         self._bars.update(self._task, completed=self._at, state=name)
 
+    def note(self, sentence: str) -> None:
+        print_note(sentence)
+
 
 @contextmanager
 def _bars(quiet: bool) -> Iterator[_Progress]:
