@@ -26,7 +26,7 @@ def draw(pairs: Sequence[Pair], manifest: Manifest, record: ParityRecord) -> Ima
     factor = _amplification(pairs)
     cells = [_row(pair, factor) for pair in pairs]
     width = max(sum(cell.width for cell in row) for row in cells) + 2 * _GAP + 2 * _MARGIN
-    height = _HEADER + sum(row[0].height + _CAPTION for row in cells) + _MARGIN
+    height = _HEADER + sum(row[0].height + _CAPTION for row in cells)
     sheet = Image.new("RGB", (width, height), _PAPER)
     drawing = ImageDraw.Draw(sheet)
     _draw_header(drawing, manifest, record, cells[0], factor)
@@ -69,8 +69,9 @@ def _spread(levels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint
     step = -(-levels.shape[1] // size[0])
     if step == 1:
         return levels
-    height, width = (side // step * step for side in levels.shape[:2])
-    blocks = levels[:height, :width].reshape(height // step, step, width // step, step, 3)
+    height, width = levels.shape[:2]
+    padded = np.pad(levels, ((0, -height % step), (0, -width % step), (0, 0)))
+    blocks = padded.reshape(padded.shape[0] // step, step, padded.shape[1] // step, step, 3)
     largest: NDArray[np.uint8] = blocks.max(axis=(1, 3))
     return largest
 
@@ -91,8 +92,8 @@ def _draw_header(
     drawing.text((_MARGIN, 20), f"{manifest.family}, {dtype}, opset {manifest.opset}", _INK, _font(19))
     worst = max(record.components, key=lambda name: record.components[name])
     said = (
-        f"{record.runtime}; components within {record.components[worst]:.1e} ({worst}),"
-        f" pictures at least {record.min_psnr_db:g} dB"
+        f"{record.runtime}. Largest difference of a component {record.components[worst]:.1e} ({worst});"
+        f" pictures must reach {record.min_psnr_db:g} dB."
     )
     drawing.text((_MARGIN, 46), said, _FAINT, _font(12))
     left = _MARGIN
