@@ -10,7 +10,7 @@ import diffusers
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 
-from backends import _describe, _shipped
+from backends import _describe, _shipped, _tasks
 from backends._device import device_of, torch_device
 from backends._options import read_options
 from backends._pipeline import PipelineBackend
@@ -20,6 +20,7 @@ from router.capabilities import Capabilities
 from router.config import InstanceConfig
 from router.errors import ConfigError, LoadError
 from router.model_folder import ModelFolder
+from router.request import GenerateRequest
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -39,6 +40,8 @@ class DiffusersOptions(BaseModel):
     """`torch.compile` of the denoiser, for each size and each of `row_buckets` when first used."""
     row_buckets: tuple[int, ...] = Field(default=(), max_length=16)
     """Row counts that ticks are padded to; empty pads nothing. `compile` needs them."""
+    text_length: int | None = Field(default=None, ge=1, le=512)
+    """Tokens that T5 reads (SD3, FLUX); `None` is the pipeline's own. Exports of the model have theirs."""
     revision: str | None = None
     """Of a hub id."""
     local_files_only: bool = False
@@ -78,6 +81,9 @@ class DiffusersBackend(PipelineBackend):
         device = torch.device(self.lane.name)
         return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
 
+    def text_length(self, request: GenerateRequest) -> int | None:
+        return self.options.text_length
+
     def _describe(self, device: str, dtype: torch.dtype) -> Capabilities:
         self._folder = ModelFolder(self._find(), self.name)
         self._folder.check()
@@ -86,7 +92,15 @@ class DiffusersBackend(PipelineBackend):
             self._folder, device, dtype, vae_tiling=self.options.vae_tiling, notes=_notes(self.options)
         )
         self.row_limit = self._instance.row_limit or _describe.row_limit(found)
+        self._check_text_length(found.pipeline)
         return found
+
+    def _check_text_length(self, pipeline: str) -> None:
+        length = self.options.text_length
+        if length and "max_sequence_length" not in _tasks.parameters(getattr(diffusers, pipeline)):
+            raise ConfigError(
+                f"{self.name}: option `text_length` is {length}, but a {pipeline} has no T5; drop it."
+            )
 
     def _find(self) -> Path:
         """The local folder of the source; a hub id is fetched, its weights only as safetensors."""

@@ -12,6 +12,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from export.families import family_of
 from export.quiet import quiet
 from export.sessions import runtime_for
 from router import BackendRouter, GenerateRequest, InstanceConfig, ModelConfig, RawImage, RouterConfig
@@ -67,12 +68,19 @@ def make_pairs(source: Path, folder: Path, manifest: Manifest) -> list[Pair]:
     """
     limits = _limits(manifest)
     origin = InstanceConfig(
-        name=SOURCE, backend="diffusers", source=str(source), device="cpu", dtype="float32"
+        name=SOURCE,
+        backend="diffusers",
+        source=str(source),
+        device="cpu",
+        dtype="float32",
+        options=_text_length(source, manifest),
     )
-    dtype = manifest.profiles[0].dtype
-    options = {"unverified": True, "runtime": runtime_for(dtype)}
     copy = InstanceConfig(
-        name=EXPORT, backend="onnxruntime", source=str(folder), device="cpu", options=options
+        name=EXPORT,
+        backend="onnxruntime",
+        source=str(folder),
+        device="cpu",
+        options={"unverified": True, "runtime": runtime_for(manifest.profiles[0].dtype)},
     )
     try:
         with quiet():
@@ -186,6 +194,12 @@ def _mask(height: int, width: int) -> RawImage:
     mask = np.zeros((height, width, 3), np.uint8)
     mask[height // 4 : height * 3 // 4, width // 4 : width * 3 // 4] = 255
     return RawImage(height, width, mask.tobytes())
+
+
+def _text_length(source: Path, manifest: Manifest) -> dict[str, int]:
+    """T5's padding is no mask: a picture of 256 tokens is another than one of 128."""
+    t5_index = family_of(source).t5_index
+    return {} if t5_index is None else {"text_length": manifest.profiles[0].text_lengths[t5_index]}
 
 
 def _limits(manifest: Manifest) -> Limits:
