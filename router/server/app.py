@@ -38,7 +38,7 @@ def create_app(router: BackendRouter, settings: ServerSettings) -> FastAPI:
     app = FastAPI(
         title="Triptych",
         version=version("triptych"),
-        lifespan=_lifespan,
+        lifespan=living,
         middleware=[*_cross_origin(settings), Middleware(Gate, front=front)],
         docs_url=None,  # their pages load scripts from elsewhere
         redoc_url=None,
@@ -52,7 +52,8 @@ def create_app(router: BackendRouter, settings: ServerSettings) -> FastAPI:
 
 
 @asynccontextmanager
-async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+async def living(app: FastAPI) -> AsyncIterator[None]:
+    """From taking the state folder to letting it go. Raises `ConfigError` where the service cannot begin."""
     front: Front = app.state.front
     state = StateFolder(front.settings.state)
     await asyncio.to_thread(state.open)
@@ -74,7 +75,13 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 def _front(router: BackendRouter, settings: ServerSettings) -> Front:
     access, metrics = Access(settings), Metrics(router)
-    limits = JobLimits(settings.jobs_waiting, settings.jobs_running, settings.jobs_bytes, settings.jobs_s)
+    limits = JobLimits(
+        waiting=settings.jobs_waiting,
+        running=settings.jobs_running,
+        patience_s=settings.jobs_patience_s,
+        bytes=settings.jobs_bytes,
+        age_s=settings.jobs_s,
+    )
     return Front(
         router=router,
         settings=settings,

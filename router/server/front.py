@@ -40,6 +40,8 @@ class Front:
     """Whether the start is over: probes made, models preloaded."""
     closing: bool = False
     """Whether the end has begun: no new work is taken, what runs is finished."""
+    stopped: bool = False
+    """Whether the grace time is over: what still ran was cancelled."""
     closers: list[Closer] = field(default_factory=list)
     """Awaited when the end begins, while the listener still lives; the jobs go to their store here."""
     started_at: float = field(default_factory=time.time)
@@ -67,6 +69,11 @@ class Front:
             self.closing = True
             for close in self.closers:
                 await close()
+
+    async def stop(self) -> None:
+        """Cancel what still runs, and wait until the work on it has ended."""
+        self.stopped = True
+        await self.router.cancel_requests()
 
     async def idle(self) -> None:
         """Wait until no request for pictures is under way."""

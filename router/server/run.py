@@ -12,14 +12,16 @@ import contextlib
 import logging
 import os
 import signal
+import socket
 import threading
 from collections.abc import Iterator, Mapping
 
 import uvicorn
+from fastapi import FastAPI
 
 from router.errors import ConfigError
 from router.router import BackendRouter
-from router.server.app import create_app
+from router.server.app import create_app, living
 from router.server.front import Front
 from router.server.settings import ServerSettings
 
@@ -37,8 +39,7 @@ def run(router: BackendRouter, settings: ServerSettings) -> None:
     app = create_app(router, settings)
     config = uvicorn.Config(
         app,
-        host=settings.host,
-        port=settings.port,
+        lifespan="off",  # uvicorn would log what is wrong at the start as a stack trace
         access_log=False,
         log_config=None,
         server_header=False,
@@ -46,7 +47,32 @@ def run(router: BackendRouter, settings: ServerSettings) -> None:
         timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=_LAST_REPLIES_S,
     )
-    Server(config, app.state.front).run()
+    with _bound(settings) as listener, asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
+        runner.run(_serve(app, Server(config, app.state.front), listener))
+
+
+async def _serve(app: FastAPI, server: Server, listener: socket.socket) -> None:
+    async with living(app):
+        host, port = listener.getsockname()[:2]
+        log.info("listening", extra={"host": host, "port": port})
+        await server.serve(sockets=[listener])
+    log.info("ended")
+
+
+def _bound(settings: ServerSettings) -> socket.socket:
+    """The address is taken at once, but nobody is let in before the models are loaded."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((settings.host, settings.port))
+    except OSError as exc:
+        listener.close()
+        raise ConfigError(
+            f"Cannot listen on {settings.host}, port {settings.port} ({exc.strerror}); change `server.host`"
+            " or `server.port` (--host, --port), or stop who has it."
+        ) from exc
+    return listener
 
 
 def check_single(environ: Mapping[str, str]) -> None:
@@ -99,5 +125,5 @@ class Server(uvicorn.Server):
                 await asyncio.gather(front.begin_to_close(), asyncio.sleep(settings.notice_s), front.idle())
         except TimeoutError:
             log.warning("the grace time is over; stopping what runs", extra={"running": front.running})
-            await front.router.cancel_requests()
+            await front.stop()
         self.should_exit = True

@@ -12,11 +12,13 @@ from fastapi import Request
 
 from router.errors import RequestCancelledError
 from router.request import GenerateRequest
+from router.server.errors import ClosingError
 from router.server.exchange import exchange_of
 from router.server.front import Front, front_of
 from router.types import Completed, Event, GenerateResult
 
 _WATCH_AFTER_S = 0.005
+_STOPPED = "The service shut down before the picture was ready; send the request again in a moment."
 
 
 async def generate(request: Request, wanted: GenerateRequest) -> GenerateResult:
@@ -85,6 +87,9 @@ class _Presence:
         self._timer.cancel()
         if self._watching is not None:
             self._watching.cancel()
+        if front_of(self._request).stopped and isinstance(exc, asyncio.CancelledError):
+            self._task.uncancel()
+            raise ClosingError(_STOPPED) from None
         if self._left and self._task.uncancel() == 0 and isinstance(exc, asyncio.CancelledError):
             raise RequestCancelledError("The client went away; the work for it was stopped.") from None
 

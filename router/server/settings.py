@@ -73,9 +73,6 @@ class ServerSettings(BaseModel):
     """Pixels of one picture that is sent in."""
     body_s: _Seconds = 60.0
     """Seconds that a client may take to send a body."""
-    image_urls: bool = False
-    """Whether `image_url` is fetched; public addresses only, and those of `image_url_hosts`."""
-    image_url_hosts: _Names = ()
 
     state: Path = Path("triptych-state")
     """Folder of the jobs, the lock and the key that signs links. One process only."""
@@ -89,6 +86,8 @@ class ServerSettings(BaseModel):
     """Jobs that may wait; one more is refused."""
     jobs_running: _Count = 8
     """Jobs given to the models at once."""
+    jobs_patience_s: _Seconds = 600.0
+    """How long a job waits where no instance is available, before it fails."""
     jobs_bytes: _Bytes = ByteSize(2 * 1024**3)
     """Of all jobs with their pictures; the oldest that have ended make room for new ones."""
     jobs_s: _Seconds = 7 * 86400.0
