@@ -8,7 +8,7 @@ from typing import Any
 
 import diffusers
 
-from export.errors import UnsupportedExportError
+from export.errors import ExportError, UnsupportedExportError
 from export.modules import DTYPES
 from export.quiet import quiet
 from router.model_folder import ModelFolder
@@ -42,14 +42,23 @@ def check_source(folder: Path) -> None:
 
 
 def read_part(folder: Path, part: str, dtype: str) -> Any:
-    """A pipeline that holds this part and no other weights; on the CPU."""
+    """A pipeline that holds this part and no other weights; on the CPU.
+
+    Raises `ExportError` with what Diffusers says of a part that it cannot read.
+    """
     others = {name: None for name in ModelFolder(folder, "source").components()}
     del others[part]
     others.pop("scheduler", None)  # of no weight, and pipelines look into it
-    with quiet():
-        return diffusers.DiffusionPipeline.from_pretrained(  # type: ignore[no-untyped-call]
-            folder, dtype=DTYPES[dtype], use_safetensors=True, local_files_only=True, **others
-        )
+    try:
+        with quiet():
+            return diffusers.DiffusionPipeline.from_pretrained(  # type: ignore[no-untyped-call]
+                folder, dtype=DTYPES[dtype], use_safetensors=True, local_files_only=True, **others
+            )
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, ImportError, RuntimeError) as exc:
+        said = " ".join(f"{type(exc).__name__}: {exc}".split())[:200]
+        raise ExportError(
+            f"Diffusers {diffusers.__version__} cannot read {part!r} of source {folder.name!r} ({said})."
+        ) from exc
 
 
 def source_sha256(folder: Path) -> str:

@@ -103,6 +103,13 @@ def test_a_half_copied_source_is_refused(source: Path) -> None:
     refused(source, ("export", "onnx", "model", *OUTPUT), 1, "has a file cut short, vae/")
 
 
+def test_a_source_that_diffusers_cannot_read_is_a_sentence(source: Path) -> None:
+    config = source / "text_encoder" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"hidden_size": 33}))
+    words = "cannot read 'text_encoder' of source 'model'"
+    refused(source, ("export", "onnx", "model", *OUTPUT), 1, words)
+
+
 def test_an_output_that_is_there_is_refused(source: Path, exports: Exports) -> None:
     shutil.copytree(exports("sd15"), source.parent / "out")
     words = "`--output` 'out' is there already; name another folder, or replace it with `--force`"
