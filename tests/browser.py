@@ -26,6 +26,7 @@ _EXPECTED = "Failed to load resource"  # the browser's own line for every 4xx
 
 READY = "html[data-ready]"
 DONE = ".run[data-state=done]"
+TIMES = "\N{MULTIPLICATION SIGN}"
 
 
 def fake_model(name: str, **options: Any) -> ModelConfig:

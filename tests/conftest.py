@@ -14,7 +14,8 @@ from blockbuster import BlockBuster
 
 from router.lane import Lane
 
-pytest_plugins = ["tests.browser", "tests.command_line", "tests.exports"]  # fixtures: `open_page`, `folder`, `exports`
+# The fixtures `open_page`, `folder`, `exports`.
+pytest_plugins = ["tests.browser", "tests.command_line", "tests.exports"]
 
 # The model libraries read these once, when a test first imports them.
 os.environ.update(

@@ -94,7 +94,8 @@ export class Card {
     this.#urls.splice(0).forEach((url) => URL.revokeObjectURL(url));
     const wanted = run.state === "underway" ? (run.fields.num_images_per_prompt ?? 1) : run.pictures.length;
     const list = within(this.element, ".tiles", HTMLElement);
-    list.style.setProperty("--ratio", `${run.fields.width} / ${run.fields.height}`);
+    const { width, height } = { ...run.fields, ...run.facts?.parameters };
+    list.style.setProperty("--ratio", width && height ? `${width} / ${height}` : "1");
     list.hidden = wanted === 0;
     while (this.#tiles.length > wanted) this.#tiles.pop()?.remove();
     while (this.#tiles.length < wanted) {
@@ -126,7 +127,11 @@ export class Card {
     image.src = url;
     image.alt = `${this.run.fields.prompt ?? "Picture"}, seed ${picture.seed}`;
     const download = within(tile, ".download", HTMLAnchorElement);
-    Object.assign(download, { href: url, download: fileName(this.run, picture.seed, picture.blob), hidden: false });
+    Object.assign(download, {
+      href: url,
+      download: fileName(this.run, picture.seed, picture.blob),
+      hidden: false,
+    });
     download.setAttribute("aria-label", `Download picture ${index + 1} of ${this.run.pictures.length}`);
   }
 

@@ -4,7 +4,7 @@ import { announce } from "./announcer.js";
 import { ApiError } from "./api.js";
 import { Card, endingOf } from "./card.js";
 import { byId } from "./element.js";
-import { follow } from "./job.js";
+import { collect, follow } from "./job.js";
 import { bytesOf } from "./store.js";
 import { offerUndo } from "./toast.js";
 import { bytes, counted } from "./words.js";
@@ -36,7 +36,9 @@ export class Feed {
 
   /** Newest first. */
   get runs() {
-    return [...this.#cards.values()].map(({ run }) => run).sort((one, other) => other.createdAt - one.createdAt);
+    return [...this.#cards.values()]
+      .map(({ run }) => run)
+      .sort((one, other) => other.createdAt - one.createdAt);
   }
 
   get #ended() {
@@ -69,7 +71,9 @@ export class Feed {
     const ids = runs.map(({ id }) => id);
     this.#forget(ids);
     (next?.querySelector("button") ?? byId("feed", HTMLElement)).focus();
-    offerUndo(`${pictures ? counted(pictures, "picture") : counted(runs.length, "entry")} deleted.`, () => this.#bringBack(runs));
+    offerUndo(`${pictures ? counted(pictures, "picture") : counted(runs.length, "entry")} deleted.`, () =>
+      this.#bringBack(runs),
+    );
     await this.store.remove(ids);
   }
 
@@ -121,13 +125,7 @@ export class Feed {
    * @param {import("./job.js").Job} job
    */
   async #end(run, job) {
-    const pictures = await Promise.all(
-      (job.images ?? []).map(async ({ image_url, index, seed }) => ({
-        index,
-        seed,
-        blob: await this.api.picture(image_url),
-      })),
-    );
+    const pictures = await collect(this.api, job);
     const state = /** @type {Run["state"]} */ (job.state);
     const failure = job.error?.message ?? (state === "cancelled" ? "Cancelled." : "");
     const ended = { ...run, state, pictures, facts: job.meta ?? null, failure };

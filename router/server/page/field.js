@@ -20,7 +20,9 @@ function placeOf(name) {
  * @param {HTMLElement} place
  */
 function controlsOf(place) {
-  const all = /** @type {NodeListOf<HTMLInputElement>} */ (place.querySelectorAll("input, textarea, select, button"));
+  const all = /** @type {NodeListOf<HTMLInputElement>} */ (
+    place.querySelectorAll("input, textarea, select, button")
+  );
   return [...all].filter((control) => control.closest("[data-field]") === place);
 }
 
@@ -75,7 +77,7 @@ export function accept() {
  */
 export function disable(name, reason) {
   const place = placeOf(name);
-  if (!place) return;
+  if (!place || (!reason && !place.classList.contains("off"))) return;
   place.classList.toggle("off", reason !== "");
   controlsOf(place).forEach((control) => (control.disabled = reason !== ""));
   if (reason || document.getElementById(`${place.dataset.field}-why`)) say(lineOf(place, "why"), reason);

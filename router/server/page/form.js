@@ -2,6 +2,7 @@
 
 import { byId } from "./element.js";
 import { disable, refuse } from "./field.js";
+import { recall, remember } from "./memory.js";
 import { Seed } from "./seed.js";
 import { Shape } from "./shape.js";
 import { Slider } from "./slider.js";
@@ -11,9 +12,17 @@ import { counted } from "./words.js";
 /** @typedef {import("./model.js").Model} Model */
 
 const NAME = "triptych.form";
-const NUMBERS = ["num_inference_steps", "guidance_scale", "true_cfg_scale", "num_images_per_prompt", "strength"];
+const NUMBERS = [
+  "num_inference_steps",
+  "guidance_scale",
+  "true_cfg_scale",
+  "num_images_per_prompt",
+  "strength",
+];
 const STEPS_REACH = 60; // of the sliders; more can be typed
 const GUIDANCE_REACH = 20;
+/** @type {Record<string, string>} what a field shows that an earlier run did not have */
+const ABSENT = { negative_prompt: "", true_cfg_scale: "1" };
 const TEXTS = ["prompt", "negative_prompt", "scheduler"];
 
 /** The panel on the left. */
@@ -67,12 +76,15 @@ export class Form {
    */
   read() {
     const fields = /** @type {Record<string, any>} */ ({ model: this.model?.name, ...this.shape.size });
+    for (const side of ["width", "height"]) if (!fields[side]) delete fields[side];
     for (const name of TEXTS) {
       const { value, disabled } = this.#input(name);
       if (value.trim() && !disabled) fields[name] = value;
     }
     for (const name of NUMBERS) {
-      const { value, valueAsNumber, disabled, validity } = /** @type {HTMLInputElement} */ (this.#input(name));
+      const { value, valueAsNumber, disabled, validity } = /** @type {HTMLInputElement} */ (
+        this.#input(name)
+      );
       if (!disabled && (value || validity.badInput)) fields[name] = valueAsNumber;
     }
     if (!this.source.isThere) delete fields.strength;
@@ -116,7 +128,7 @@ export class Form {
     this.#fitModel();
     for (const name of [...TEXTS, ...NUMBERS]) {
       if (fields[name] != null) this.#input(name).value = `${fields[name]}`;
-      else if (name === "negative_prompt") this.#input(name).value = "";
+      else if (name in ABSENT) this.#input(name).value = ABSENT[name];
     }
     this.#sliders.forEach((slider) => slider.follow());
     if (fields.width && fields.height) this.shape.size = { width: fields.width, height: fields.height };
@@ -154,15 +166,20 @@ export class Form {
   #fitAbilities(model) {
     disable("image", model.whyNot("image-to-image"));
     disable("mask_image", model.whyNot("inpainting"));
+    this.source.mask.isOff = model.whyNot("inpainting") !== "";
     disable("guidance_scale", model.whyNot("guidance_scale"));
     disable("previews", model.whyNot("previews"));
     disable("scheduler", model.schedulers.length > 1 ? "" : "This model has one scheduler.");
     const trueGuidance = /** @type {HTMLElement} */ (document.querySelector('[data-field="true_cfg_scale"]'));
     trueGuidance.hidden = !model.hasTrueGuidance;
     const scale = model.hasTrueGuidance ? "true_cfg_scale" : "guidance_scale";
-    const isGuided = Number(this.#input(scale).value || (model.hasTrueGuidance ? 1 : model.defaults.guidance_scale)) > 1;
+    const isGuided =
+      Number(this.#input(scale).value || (model.hasTrueGuidance ? 1 : model.defaults.guidance_scale)) > 1;
     const name = model.hasTrueGuidance ? "True guidance" : "Guidance";
-    disable("negative_prompt", model.whyNot("negative_prompt") || (isGuided ? "" : `It needs ${name} above 1.`));
+    disable(
+      "negative_prompt",
+      model.whyNot("negative_prompt") || (isGuided ? "" : `It needs ${name} above 1.`),
+    );
   }
 
   /** @param {Model} model */
@@ -179,26 +196,33 @@ export class Form {
     this.source.fit(this.shape.size);
     this.#fitAbilities(this.model);
     const kept = { ...this.read(), keep: this.seed.keep.checked, previews: this.previews.checked };
-    localStorage.setItem(NAME, JSON.stringify(kept));
+    remember("localStorage", NAME, JSON.stringify(kept));
     byId("settings-shown", HTMLElement).textContent = this.#summary();
     this.#onChange();
   }
 
   /** What is set, for a form whose settings are folded. */
   #summary() {
-    const { width, height } = this.shape.size;
-    return `${this.model?.name} · ${width} × ${height} · ${counted(this.read().num_inference_steps ?? 0, "step")}`;
+    return `${this.model?.name} · ${this.shape.shown.value} · ${counted(this.read().num_inference_steps ?? 0, "step")}`;
   }
 
   /** What the form held when the page was left; the model's defaults the first time. */
   #restore() {
-    const text = localStorage.getItem(NAME);
+    const { keep, previews, seed, ...fields } = whatWasKept();
     this.#takeDefaults();
-    if (!text) return;
-    const { keep, previews, seed, ...fields } = JSON.parse(text);
+    if (!("model" in fields)) return;
     if (this.#models.some(({ name }) => name === fields.model)) this.modelInput.value = fields.model;
     this.#takeDefaults();
     this.#write(keep ? { ...fields, seed } : fields);
     this.previews.checked = previews;
+  }
+}
+
+/** @returns {Record<string, any>} empty where nothing can be read */
+function whatWasKept() {
+  try {
+    return JSON.parse(recall("localStorage", NAME)) ?? {};
+  } catch {
+    return {};
   }
 }

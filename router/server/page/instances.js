@@ -26,7 +26,9 @@ export class Instances {
     const key = JSON.stringify([instances, rejections]);
     if (key === this.#shown.get(id)) return;
     this.#shown.set(id, key);
-    byId(id, HTMLUListElement).replaceChildren(...instances.map((instance) => item(instance, rejections[instance.name])));
+    byId(id, HTMLUListElement).replaceChildren(
+      ...instances.map((instance) => item(instance, rejections[instance.name])),
+    );
   }
 }
 
@@ -67,6 +69,10 @@ function wordsOf({ error, state, breaker, running, waiting }) {
 export function serviceLine(instances) {
   const bad = instances.filter((instance) => kindOf(instance) === "bad").length;
   const running = instances.reduce((sum, { running }) => sum + running, 0);
-  const parts = [counted(instances.length - bad, "instance"), bad && `${bad} out of order`, running && `${running} running`];
+  const parts = [
+    counted(instances.length - bad, "instance"),
+    bad && `${bad} out of order`,
+    running && `${running} running`,
+  ];
   return parts.filter(Boolean).join(" · ");
 }

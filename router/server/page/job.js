@@ -74,6 +74,28 @@ export async function submit(api, fields) {
   }
 }
 
+/**
+ * The pictures of a job that is done; asked for until they come.
+ * @param {import("./api.js").Api} api
+ * @param {Job} job
+ * @returns {Promise<{index: number, seed: number, blob: Blob}[]>}
+ */
+export function collect(api, { images }) {
+  const one = async (/** @type {string} */ url) => {
+    for (let tries = 0; ; tries += 1) {
+      try {
+        return await api.picture(url);
+      } catch (error) {
+        if (!(error instanceof ApiError) || !error.passes) throw error;
+        await seconds(RETRIES_S[Math.min(tries, RETRIES_S.length - 1)]);
+      }
+    }
+  };
+  return Promise.all(
+    images.map(async ({ image_url, index, seed }) => ({ index, seed, blob: await one(image_url) })),
+  );
+}
+
 function newToken() {
   const numbers = crypto.getRandomValues(new Uint32Array(4)); // `randomUUID` is for https alone
   return [...numbers].map((number) => number.toString(16).padStart(8, "0")).join("");

@@ -1,6 +1,7 @@
 // The API key: asked for when the service wants one, and kept for the tab or, if so wished, the browser.
 
 import { byId } from "./element.js";
+import { recall, remember } from "./memory.js";
 
 const NAME = "triptych.key";
 
@@ -10,7 +11,7 @@ export class Key {
   #asking = null;
 
   constructor() {
-    this.value = sessionStorage.getItem(NAME) ?? localStorage.getItem(NAME) ?? "";
+    this.value = recall("sessionStorage", NAME) || recall("localStorage", NAME);
     this.dialog = byId("sign-in", HTMLDialogElement);
     this.input = byId("api-key", HTMLInputElement);
     this.signOut = byId("sign-out", HTMLButtonElement);
@@ -48,14 +49,15 @@ export class Key {
   /** @param {string} value */
   #keep(value) {
     this.value = value;
-    const kept = byId("remember", HTMLInputElement).checked ? localStorage : sessionStorage;
-    kept.setItem(NAME, value);
-    this.signOut.hidden = false;
+    const isForGood = byId("remember", HTMLInputElement).checked;
+    remember("localStorage", NAME, isForGood ? value : "");
+    remember("sessionStorage", NAME, isForGood ? "" : value);
+    this.signOut.hidden = !value;
   }
 
   #forget() {
-    sessionStorage.removeItem(NAME);
-    localStorage.removeItem(NAME);
+    remember("sessionStorage", NAME, "");
+    remember("localStorage", NAME, "");
     location.reload();
   }
 }

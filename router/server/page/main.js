@@ -39,12 +39,18 @@ const route = byId("route", HTMLElement);
 let rejections = {};
 let asking = new AbortController();
 let pause = 0;
+let isPolling = false; // a call may wait for the key
 
 /** Shows how the service is; again and again while somebody looks. */
 async function poll() {
+  if (isPolling) return;
+  isPolling = true;
   try {
     const { models, limits, default_model } = await api.capabilities();
-    form.offer(models.map((model) => new Model(model, limits)), default_model);
+    form.offer(
+      models.map((model) => new Model(model, limits)),
+      default_model,
+    );
     const all = models.flatMap((model) => model.instances);
     instances.show("everyone", all);
     showInstances();
@@ -54,6 +60,8 @@ async function poll() {
     if (!(error instanceof ApiError)) throw error;
     service.textContent = error.message;
     service.classList.add("bad");
+  } finally {
+    isPolling = false;
   }
 }
 
@@ -125,7 +133,10 @@ async function send() {
 /** @param {Run} run */
 function useAgain({ fields, facts, source }) {
   const { num_images_per_prompt, seed } = fields;
-  return form.fill({ ...facts?.parameters, ...fields, num_images_per_prompt, seed: seed ?? facts?.parameters.seed }, source);
+  return form.fill(
+    { ...facts?.parameters, ...fields, num_images_per_prompt, seed: seed ?? facts?.parameters.seed },
+    source,
+  );
 }
 
 function foldSettings() {

@@ -57,9 +57,14 @@ export class Mask {
     return this.#strokes;
   }
 
+  /** @param {boolean} off whether the model cannot paint within a mask */
+  set isOff(off) {
+    this.canvas.hidden = off;
+  }
+
   /** Whether anything is painted; what was erased again may still count. */
   get isPainted() {
-    return this.#strokes.some((stroke) => !stroke.erases);
+    return !this.canvas.hidden && this.#strokes.some((stroke) => !stroke.erases);
   }
 
   /** @param {Stroke[]} strokes */
@@ -137,7 +142,10 @@ export class Mask {
   #ring(context) {
     context.beginPath();
     context.arc(this.#cursor.x, this.#cursor.y, this.#radius, 0, 2 * Math.PI);
-    for (const [colour, width] of /** @type {const} */ ([["white", 6], [getComputedStyle(this.canvas).color, 3]])) {
+    for (const [colour, width] of /** @type {const} */ ([
+      ["white", 6],
+      [getComputedStyle(this.canvas).color, 3],
+    ])) {
       context.strokeStyle = colour;
       context.lineWidth = width;
       context.stroke();

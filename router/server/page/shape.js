@@ -33,7 +33,8 @@ export class Shape {
       side.addEventListener("input", () => this.#tell());
       side.addEventListener("change", () => this.round());
     }
-    for (const group of [this.ratios, this.presets]) group.addEventListener("change", (event) => this.#choose(event));
+    for (const group of [this.ratios, this.presets])
+      group.addEventListener("change", (event) => this.#choose(event));
   }
 
   /** @returns {Size} */

@@ -15,7 +15,11 @@ const AREAS = { S: 0.5, M: 1, L: 2 }; // over the model's own, as the service ha
 export function ratiosOf({ sizes, profiles }) {
   const ratios = NAMED.map((name) => {
     const presets = sizes.filter(({ ratio }) => ratio === name);
-    return { name, value: valueOf(name), presets: presets.map(({ preset, ...size }) => ({ ...size, label: preset })) };
+    return {
+      name,
+      value: valueOf(name),
+      presets: presets.map(({ preset, ...size }) => ({ ...size, label: preset })),
+    };
   });
   const left = (profiles ?? []).filter((profile) => !sizes.some((size) => isSame(size, profile)));
   for (const { width, height } of left) add(ratios, { width, height });

@@ -29,7 +29,10 @@ export class Source {
     this.canvas = byId("source-picture", HTMLCanvasElement);
     this.file.addEventListener("change", () => this.#takeFirst(this.file.files));
     byId("source-remove", HTMLButtonElement).addEventListener("click", () => this.remove());
-    document.addEventListener("paste", (event) => this.#takeFirst(event.clipboardData?.files));
+    document.addEventListener("paste", ({ clipboardData }) => {
+      const isText = clipboardData?.types.includes("text/plain"); // with a picture of itself, from some editors
+      if (!isText) this.#takeFirst(clipboardData?.files);
+    });
     document.addEventListener("dragover", (event) => this.#onDrag(event));
     document.addEventListener("dragleave", (event) => event.relatedTarget || this.#light(false));
     document.addEventListener("drop", (event) => this.#onDrop(event));
@@ -103,7 +106,10 @@ export class Source {
     this.#draw(canvas);
     const image = await base64(canvas);
     if (!this.hasMask) return { image };
-    return { image, mask_image: await base64(this.mask.picture(width, height, this.#placement(width, height))) };
+    return {
+      image,
+      mask_image: await base64(this.mask.picture(width, height, this.#placement(width, height))),
+    };
   }
 
   /**
@@ -127,7 +133,11 @@ export class Source {
     const zoom = SHOWN / Math.max(width, height);
     Object.assign(this.canvas, { width: Math.round(width * zoom), height: Math.round(height * zoom) });
     this.#draw(this.canvas);
-    this.mask.fit(this.canvas.width, this.canvas.height, this.#placement(this.canvas.width, this.canvas.height));
+    this.mask.fit(
+      this.canvas.width,
+      this.canvas.height,
+      this.#placement(this.canvas.width, this.canvas.height),
+    );
     this.#note();
   }
 
@@ -136,7 +146,9 @@ export class Source {
     const { width, height } = this.#bitmap;
     const isCut = Math.abs(Math.log(width / height / (this.#size.width / this.#size.height))) > 0.02;
     const isSame = width === this.#size.width && height === this.#size.height;
-    const how = isSame ? "" : `, fitted to ${this.#size.width} × ${this.#size.height}${isCut ? " and cut at the edges" : ""}`;
+    const how = isSame
+      ? ""
+      : `, fitted to ${this.#size.width} × ${this.#size.height}${isCut ? " and cut at the edges" : ""}`;
     byId("source-note", HTMLElement).textContent = `${width} × ${height}${how}`;
   }
 
@@ -160,7 +172,11 @@ export class Source {
   #placement(width, height) {
     if (!this.#bitmap) return { scale: 1, x: 0, y: 0 };
     const scale = Math.max(width / this.#bitmap.width, height / this.#bitmap.height);
-    return { scale, x: (width - this.#bitmap.width * scale) / 2, y: (height - this.#bitmap.height * scale) / 2 };
+    return {
+      scale,
+      x: (width - this.#bitmap.width * scale) / 2,
+      y: (height - this.#bitmap.height * scale) / 2,
+    };
   }
 
   #tell() {

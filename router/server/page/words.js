@@ -55,7 +55,7 @@ export function summary({ facts, fields }) {
   const served = facts ? [facts.instance, duration(totalSeconds(facts))] : [fields.model];
   return [
     ...served,
-    `${asked.width} × ${asked.height}`,
+    asked.width && `${asked.width} × ${asked.height}`,
     asked.num_inference_steps && counted(asked.num_inference_steps, "step"),
     asked.guidance_scale != null && `guidance ${asked.guidance_scale}`,
     asked.strength != null && `strength ${asked.strength}`,
@@ -78,7 +78,11 @@ export function details({ facts, fields }, seed) {
     ["Model", asked.model],
     ["Made by", facts && facts.instance],
     ["Took", facts && duration(totalSeconds(facts))],
-    ["Of which", stages.length > 1 && stages.map(([name, seconds]) => `${name.replace(/_s$/, "")} ${duration(seconds)}`).join(", ")],
+    [
+      "Of which",
+      stages.length > 1 &&
+        stages.map(([name, seconds]) => `${name.replace(/_s$/, "")} ${duration(seconds)}`).join(", "),
+    ],
     ["Size", `${asked.width} × ${asked.height}`],
     ["Steps", asked.num_inference_steps],
     ["Guidance", asked.guidance_scale],
@@ -87,7 +91,9 @@ export function details({ facts, fields }, seed) {
     ["Scheduler", asked.scheduler],
     ["Seed", seed],
   ];
-  return rows.filter(([, value]) => value != null && value !== "" && value !== false).map(([name, value]) => [name, `${value}`]);
+  return rows
+    .filter(([, value]) => value != null && value !== "" && value !== false)
+    .map(([name, value]) => [name, `${value}`]);
 }
 
 /**
@@ -96,6 +102,11 @@ export function details({ facts, fields }, seed) {
  * @param {Blob} blob
  */
 export function fileName({ fields }, seed, { type }) {
-  const slug = `${fields.prompt ?? ""}`.toLowerCase().match(/[\p{L}\p{N}]+/gu)?.join("-").slice(0, 48) ?? "picture";
+  const slug =
+    `${fields.prompt ?? ""}`
+      .toLowerCase()
+      .match(/[\p{L}\p{N}]+/gu)
+      ?.join("-")
+      .slice(0, 48) ?? "picture";
   return `${slug}-${seed}.${type.split("/")[1] || "png"}`;
 }
