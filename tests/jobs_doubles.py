@@ -13,7 +13,7 @@ from typing import Any
 from backends._lane import Report
 from backends.fake import FakeBackend
 from router import images
-from router.config import InstanceConfig, Limits, ModelConfig, RouterConfig
+from router.config import InstanceConfig, ModelConfig, RouterConfig
 from router.request import GenerateRequest
 from router.server.jobs.job import Job
 from router.server.jobs.jobs import Jobs
@@ -28,14 +28,14 @@ OWNER = "alice"
 
 @contextlib.asynccontextmanager
 async def jobs_of(
-    folder: Path, double: Double, *, router_limits: Limits | None = None, **limits: Any
+    folder: Path, double: Double, *, router: dict[str, Any] | None = None, **limits: Any
 ) -> AsyncIterator[Jobs]:
-    """Left, the running jobs are stopped and the store is closed."""
+    """Left, the running jobs are stopped and the store is closed. `router` are settings of its config."""
     results: list[GenerateResult] = []
     path = folder / "jobs.sqlite"
     async with (
-        router_of(double, limits=router_limits or Limits()) as router,
-        Jobs(path, JobLimits(**limits), router, results.append) as jobs,
+        router_of(double, **router or {}) as entered,
+        Jobs(path, JobLimits(**limits), entered, results.append) as jobs,
     ):
         yield jobs
 

@@ -18,7 +18,7 @@ from router.server.jobs.limits import JobLimits
 from router.server.jobs.store import JobStore
 
 LIMIT_S = 30
-_URL = re.compile(r"running on (http://127\.0\.0\.1:\d+)")
+_LISTENING = re.compile(r'"message": "listening".*"port": (\d+)')
 
 
 class Process:
@@ -65,10 +65,17 @@ def serving(folder: Path, *, step_s: float, **settings: Any) -> Iterator[Process
 
 
 def _url_in(log: Path, running: subprocess.Popen[bytes]) -> str:
-    while not (found := _URL.search(log.read_text())):
+    """Its address, when it is ready."""
+    ends = time.monotonic() + LIMIT_S
+    while time.monotonic() < ends:
         assert running.poll() is None, log.read_text()
+        found = _LISTENING.search(log.read_text())
+        with contextlib.suppress(httpx.ConnectError):
+            url = f"http://127.0.0.1:{found[1]}" if found else ""
+            if url and httpx.get(f"{url}/readyz").is_success:
+                return url
         time.sleep(0.01)
-    return found[1]
+    raise AssertionError(log.read_text())
 
 
 def test_no_job_is_lost_or_made_twice_by_kill_9(tmp_path: Path) -> None:

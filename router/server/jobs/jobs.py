@@ -28,7 +28,7 @@ class Jobs:
         """`path` is the SQLite file. `on_result` is told of each result that was kept."""
         self._router = router
         self._store = StoreThread(lambda: JobStore(path, limits))
-        self._runner = Runner(self._store, router, limits.running, on_result)
+        self._runner = Runner(self._store, router, limits, on_result)
         self._trimming: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Jobs:

@@ -8,12 +8,13 @@ from bisect import insort
 from collections.abc import Callable, Mapping
 from typing import NamedTuple, TypeAlias
 
-from router.errors import QueueFullError, RouterError
+from router.errors import BackendUnavailableError, OverloadedError, QueueFullError, RouterError
 from router.router import BackendRouter
 from router.server import facts, pictures
 from router.server.errors import UNKNOWN_RETRY_S
 from router.server.jobs.feed import Feed, Progress
 from router.server.jobs.job import Job
+from router.server.jobs.limits import JobLimits
 from router.server.jobs.store import JobStore
 from router.server.jobs.store_thread import StoreThread
 from router.server.jobs.submission import restore
@@ -32,6 +33,9 @@ class Waiting(NamedTuple):
     number: int
     id: str
     starts: int
+    model: str | None
+    refused_at: float | None = None
+    """On the loop's clock: when for the first time nobody could serve it."""
 
     @property
     def is_suspect(self) -> bool:
@@ -47,23 +51,24 @@ class Runner:
     """
 
     def __init__(
-        self, store: StoreThread, router: BackendRouter, most_running: int, on_result: OnResult
+        self, store: StoreThread, router: BackendRouter, limits: JobLimits, on_result: OnResult
     ) -> None:
         self._store = store
         self._router = router
-        self._most_running = most_running
+        self._limits = limits
         self._on_result = on_result
         self._feeds: dict[str, Feed] = {}
         self._waiting: list[Waiting] = []
         self._running: dict[str, Waiting] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._resuming: asyncio.TimerHandle | None = None
+        self._paused: dict[str | None, asyncio.TimerHandle] = {}
+        """By model: its instances have no room now, or cannot be used."""
         self._draining = False
 
     def add(self, job: Job) -> None:
         """A job that waits in the store."""
         self._feeds[job.id] = Feed(Progress("queued"))
-        insort(self._waiting, Waiting(job.number, job.id, job.starts))
+        insort(self._waiting, Waiting(job.number, job.id, job.starts, job.parameters.get("model")))
         self._begin()
 
     def feed(self, id: str) -> Feed | None:
@@ -90,8 +95,8 @@ class Runner:
     async def close(self) -> None:
         """Stop what runs; it goes back to the queue of the store."""
         self._draining = True
-        if self._resuming is not None:
-            self._resuming.cancel()
+        for timer in self._paused.values():
+            timer.cancel()
         while self._tasks:
             for task in self._tasks:
                 task.cancel()
@@ -101,8 +106,8 @@ class Runner:
 
     def _begin(self) -> None:
         """Begin as many as may run, and tell the others where they stand."""
-        while self._may_begin():
-            waiting = self._waiting.pop(0)
+        while (waiting := self._next()) is not None:
+            self._waiting.remove(waiting)
             self._running[waiting.id] = waiting
             task = asyncio.create_task(self._attend(waiting), name=waiting.id)
             self._tasks.add(task)
@@ -112,21 +117,23 @@ class Runner:
         for position, waiting in enumerate(self._waiting, start=queued + 1):
             self._feeds[waiting.id].tell(Progress("queued", position))
 
-    def _may_begin(self) -> bool:
-        if not self._waiting or self._draining or self._resuming is not None:
-            return False
-        if self._waiting[0].is_suspect:
-            return not self._running
+    def _next(self) -> Waiting | None:
+        """The oldest that may begin now."""
+        ready = next((waiting for waiting in self._waiting if waiting.model not in self._paused), None)
+        if ready is None or self._draining:
+            return None
+        if ready.is_suspect:
+            return None if self._running else ready
         has_suspect = any(running.is_suspect for running in self._running.values())
-        return len(self._running) < self._most_running and not has_suspect
+        return ready if len(self._running) < self._limits.running and not has_suspect else None
 
-    def _pause(self, seconds: float) -> None:
-        """Others fill the router's queue; try again when it may have room."""
-        if self._resuming is None:
-            self._resuming = asyncio.get_running_loop().call_later(seconds, self._resume)
+    def _pause(self, model: str | None, seconds: float) -> None:
+        """Jobs of other models may overtake."""
+        if model not in self._paused:
+            self._paused[model] = asyncio.get_running_loop().call_later(seconds, self._resume, model)
 
-    def _resume(self) -> None:
-        self._resuming = None
+    def _resume(self, model: str | None) -> None:
+        del self._paused[model]
         self._begin()
 
     # One job.
@@ -134,41 +141,56 @@ class Runner:
     async def _attend(self, waiting: Waiting) -> None:
         """From the start to the end of one job, or back to the queue."""
         try:
-            begun = await self._store.ask(JobStore.start, waiting.id)
-            if begun is not None:
-                await self._work(*begun)
+            await self._try(waiting)
         except asyncio.CancelledError:
             await self._give_back(waiting)
-            raise
-        except QueueFullError as exc:
-            await self._give_back(waiting)
-            self._pause(exc.retry_after_s or UNKNOWN_RETRY_S)
-        except BaseException as exc:  # the disk is full, or a mistake of ours
-            await self._fail(waiting.id, exc if isinstance(exc, RouterError) else _UNEXPECTED)
             raise
         finally:
             del self._running[waiting.id]
             self._begin()
 
+    async def _try(self, waiting: Waiting) -> None:
+        try:
+            begun = await self._store.ask(JobStore.start, waiting.id)
+            if begun is not None:
+                await self._work(*begun)
+        except asyncio.CancelledError:
+            raise
+        except (OverloadedError, BackendUnavailableError) as exc:
+            await self._refused(waiting, exc)
+        except RouterError as exc:
+            await self._fail(waiting.id, exc)
+        except BaseException:  # a mistake of ours
+            await self._fail(waiting.id, _UNEXPECTED)
+            raise
+
     async def _work(self, job: Job, inputs: Mapping[str, bytes]) -> None:
-        """Make the pictures and keep them, or keep the reason why there are none."""
+        """Make the pictures and keep them."""
         feed = self._feeds[job.id]
         feed.tell(Progress("running"))
-        try:
-            request, encoding = await asyncio.to_thread(restore, job.parameters, inputs)
-            result = await self._router.generate(request, on_event=feed.hear)
-            files = await pictures.encode(result.images, encoding)
-        except QueueFullError:
-            raise
-        except RouterError as exc:
-            await self._fail(job.id, exc)
-            return
+        request, encoding = await asyncio.to_thread(restore, job.parameters, inputs)
+        result = await self._router.generate(request, on_event=feed.hear)
+        files = await pictures.encode(result.images, encoding)
         places = [picture.index for picture in result.pictures if picture.image is not None]
         kept = dict(zip(places, files, strict=True))
         ended = await self._store.ask(JobStore.finish, job.id, facts.facts_of(result), kept)
         if ended is not None:
             self._end(ended)
             self._on_result(result)
+
+    async def _refused(self, waiting: Waiting, error: RouterError) -> None:
+        """Nobody can serve it now: it waits for its turn, or for as long as patience lasts."""
+        now = asyncio.get_running_loop().time()
+        if not isinstance(error, QueueFullError):
+            waiting = waiting._replace(refused_at=now if waiting.refused_at is None else waiting.refused_at)
+        waited_s = 0.0 if waiting.refused_at is None else now - waiting.refused_at
+        feed = self._feeds.get(waiting.id)
+        has_begun = feed is not None and feed.progress.step is not None
+        if has_begun or waited_s > self._limits.patience_s:
+            await self._fail(waiting.id, error)
+            return
+        self._pause(waiting.model, getattr(error, "retry_after_s", None) or UNKNOWN_RETRY_S)
+        await self._give_back(waiting)
 
     async def _give_back(self, waiting: Waiting) -> None:
         """To its old place, unless it has ended meanwhile."""
