@@ -60,7 +60,7 @@ def serving(
     settings = {"port": 0, "state": folder / "state", "notice_s": 0} | settings
     app = create_app(BackendRouter(config or fake_config()), ServerSettings(**settings))
     front: Front = app.state.front
-    server = Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_config=None), front)
+    server = Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_config=None, access_log=False), front)
     thread = threading.Thread(target=server.run, name="service")
     thread.start()
     try:

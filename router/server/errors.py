@@ -90,9 +90,9 @@ def install(app: FastAPI) -> None:
 def body_of(exc: RouterError) -> dict[str, Any]:
     """The error as OpenAI's clients read it; what else it carries stands in `details`."""
     error: dict[str, Any] = {
-        "message": _sentence(exc),
+        "message": _sendable(_sentence(exc)),
         "type": _type(exc),
-        "param": getattr(exc, "param", None),
+        "param": _sendable(getattr(exc, "param", None) or "") or None,
         "code": exc.code,
     }
     details = {name: value for name in _DETAILS if (value := getattr(exc, name, None))}
@@ -117,6 +117,11 @@ def reply(exc: RouterError, headers: Mapping[str, str] | None = None) -> JSONRes
 
 def _sentence(exc: RouterError) -> str:
     return _MISCONFIGURED if isinstance(exc, ConfigError) else str(exc)
+
+
+def _sendable(text: str) -> str:
+    """A field's name may hold lone surrogates, which UTF-8 does not."""
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _type(exc: RouterError) -> str:
@@ -147,6 +152,11 @@ async def _on_http_error(request: Request, exc: Exception) -> JSONResponse:
 
 
 async def _on_mistake(request: Request, exc: Exception) -> JSONResponse:
-    """A mistake of ours: Starlette raises it again, and its trace goes to the log and to nobody else."""
-    exchange_of(request).code = RouterError.code
-    return JSONResponse(body_of(RouterError(_HIDDEN)), 500)
+    """A mistake of ours: Starlette raises it again, and its trace goes to the log and to nobody else.
+
+    uvicorn then closes the connection. The gate is not around this reply, so the id is set here.
+    """
+    id = exchange_of(request).id
+    log.error("a mistake of ours", extra={"request_id": id, "error": type(exc).__name__})
+    headers = {"X-Request-ID": id, "Connection": "close"}
+    return JSONResponse(body_of(RouterError(_HIDDEN)), 500, headers)

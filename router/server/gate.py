@@ -81,7 +81,9 @@ class Gate:
 
     def _note(self, scope: Scope, exchange: Exchange) -> None:
         route = getattr(scope.get("route"), "path", _UNKNOWN_ROUTE)
-        status, seconds = exchange.status or 500, time.perf_counter() - exchange.started
+        if not exchange.status:  # an exception passes through, and becomes a reply further out
+            exchange.status, exchange.code = RouterError.status, RouterError.code
+        status, seconds = exchange.status, time.perf_counter() - exchange.started
         self._front.metrics.answered(route, status, exchange.code, seconds)
         facts = {
             "request_id": exchange.id,
