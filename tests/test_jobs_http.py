@@ -221,3 +221,11 @@ def test_pictures_asked_as_jobs_count_in_the_minute(tmp_path: Path) -> None:
         reply = service.post("/v1/jobs", prompt="a", num_images_per_prompt=2)
         refused(reply, 429, "rate_limit_exceeded")
         assert len(service.http.get("/v1/jobs").json()["data"]) == 1
+
+
+def test_jobs_are_counted_for_prometheus(slow: Service) -> None:
+    until(slow, submitted(slow), "running")
+    submitted(slow)
+    text = slow.http.get("/metrics").text
+    assert 'triptych_jobs{state="running"} 1.0' in text
+    assert 'triptych_jobs{state="queued"} 1.0' in text

@@ -115,3 +115,15 @@ def test_after_the_grace_time_running_jobs_go_back_to_the_queue(tmp_path: Path) 
     found = store.find("anonymous", job["id"])
     store.close()
     assert (found.state, found.starts) == ("queued", 0)
+
+
+def test_a_damaged_store_keeps_the_service_from_beginning(tmp_path: Path) -> None:
+    store = tmp_path / "triptych-state" / "jobs.sqlite"
+    store.parent.mkdir()
+    store.write_bytes(b"no database" * 1000)
+    command = [sys.executable, "-m", "router", "serve", "--port", "0"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=LIMIT_S)
+    assert done.returncode == 2
+    assert f"{store} is damaged and was left as it is; restore it" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert store.read_bytes() == b"no database" * 1000

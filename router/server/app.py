@@ -16,7 +16,8 @@ from router.server import capabilities, errors, native, openai, operation, page
 from router.server.access import Access
 from router.server.front import Front
 from router.server.gate import ID_HEADER, Gate
-from router.server.jobs import routes as jobs
+from router.server.jobs import routes as jobs_routes
+from router.server.jobs.gauges import watch
 from router.server.jobs.jobs import Jobs
 from router.server.jobs.limits import JobLimits
 from router.server.links import Links
@@ -29,7 +30,7 @@ from router.server.state import StateFolder
 _JOBS_FILE = "jobs.sqlite"
 
 # A new wire form is one more module with `routes`.
-_FORMS = (native, openai, jobs, capabilities, operation, page)
+_FORMS = (native, openai, jobs_routes, capabilities, operation, page)
 
 
 def create_app(router: BackendRouter, settings: ServerSettings) -> FastAPI:
@@ -82,6 +83,8 @@ def _front(router: BackendRouter, settings: ServerSettings) -> Front:
         bytes=settings.jobs_bytes,
         age_s=settings.jobs_s,
     )
+    jobs = Jobs(settings.state / _JOBS_FILE, limits, router, metrics.served)
+    watch(jobs, metrics.registry)
     return Front(
         router=router,
         settings=settings,
@@ -90,7 +93,7 @@ def _front(router: BackendRouter, settings: ServerSettings) -> Front:
         links=Links(settings.link_s, on=access.has_keys),
         outputs=Outputs(settings.outputs_folder, settings.outputs_bytes, settings.outputs_s),
         metrics=metrics,
-        jobs=Jobs(settings.state / _JOBS_FILE, limits, router, metrics.served),
+        jobs=jobs,
     )
 
 

@@ -48,6 +48,16 @@ class Jobs:
         await self._runner.close()
         await self._store.close()
 
+    @property
+    def waiting(self) -> int:
+        """Jobs accepted and not begun."""
+        return self._runner.waiting
+
+    @property
+    def running(self) -> int:
+        """Jobs in the hands of the router, where they may wait too."""
+        return self._runner.running
+
     async def drain(self) -> None:
         """Begin no more; wait until what runs has ended. What waits stays in the store."""
         await self._runner.drain()

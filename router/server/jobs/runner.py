@@ -65,6 +65,14 @@ class Runner:
         """By model: its instances have no room now, or cannot be used."""
         self._draining = False
 
+    @property
+    def waiting(self) -> int:
+        return len(self._waiting)
+
+    @property
+    def running(self) -> int:
+        return len(self._running)
+
     def add(self, job: Job) -> None:
         """A job that waits in the store."""
         self._feeds[job.id] = Feed(Progress("queued"))
