@@ -63,7 +63,8 @@ def form_body(form: type[BaseModel]) -> dict[str, Any]:
 
 def event_stream() -> dict[int | str, dict[str, Any]]:
     """`responses` of an address that may answer with server-sent events."""
-    return {200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}}
+    event = {"type": "object", "properties": {"event": {"type": "string"}, "data": {"type": "string"}}}
+    return {200: {"content": {"text/event-stream": {"schema": event}}}}
 
 
 def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
