@@ -26,6 +26,8 @@ DROP = """([selector, kind, data]) => {
     document.querySelector(selector).dispatchEvent(event);
 }"""
 
+PICTURES = ("image", "mask_image")
+
 OpenPage = Callable[..., Page]
 
 
@@ -50,6 +52,11 @@ def newest(service: str) -> dict[str, Any]:
     job: dict[str, Any] = httpx.get(f"{service}/v1/jobs").json()["data"][0]
     meta: dict[str, Any] = job["meta"]
     return meta
+
+
+def colour(image: RawImage, row: int, column: int) -> tuple[int, ...]:
+    start = (row * image.width + column) * 3
+    return tuple(image.pixels[start : start + 3])
 
 
 def test_a_chosen_picture_is_started_from_in_its_own_shape(
@@ -98,8 +105,17 @@ def test_a_painted_mask_makes_it_inpainting_and_undo_takes_it_back(
     page.mouse.down()
     page.mouse.move(box["x"] + box["width"] * 0.7, box["y"] + box["height"] / 2, steps=4)
     page.mouse.up()
-    generate(page, "a hat")
+    with page.expect_request("**/v1/jobs") as request:
+        generate(page, "a hat")
     assert newest(service)["task"] == "inpainting"
+    sent = {name: images.decode(base64.b64decode(request.value.post_data_json[name])) for name in PICTURES}
+    height, width = sent["mask_image"].height, sent["mask_image"].width
+    assert (height, width) == (sent["image"].height, sent["image"].width)
+    assert colour(sent["image"], 2, 2) == (250, 200, 40)
+    assert colour(sent["mask_image"], height // 2, width // 2) == (255, 255, 255)
+    assert (
+        colour(sent["mask_image"], 2, width // 2) == colour(sent["mask_image"], height // 2, 2) == (0, 0, 0)
+    )
     page.click("#mask-undo")
     expect(page.locator("#mask-undo")).to_be_disabled()
     generate(page, "a hat")
