@@ -23,6 +23,6 @@ def keep_freed_memory() -> None:
 
 
 def give_back_freed_memory() -> None:
-    """Give the system what is free now, after a model was unloaded."""
+    """Give the system what is free now, after a model was loaded or unloaded."""
     with contextlib.suppress(AttributeError, OSError):
         ctypes.CDLL(None).malloc_trim(0)

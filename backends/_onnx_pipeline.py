@@ -7,6 +7,7 @@ from typing import Any
 import diffusers
 import torch
 
+from backends._allocator import give_back_freed_memory
 from backends._export_checks import check_graph
 from backends._export_folder import TEXT_ENCODERS, ExportFolder, Graph
 from backends._onnx_modules import SessionTextEncoder, SessionTransformer, SessionUNet, SessionVae
@@ -28,6 +29,7 @@ def read_pipeline(folder: ExportFolder, runtime: Runtime, device: torch.device) 
         name: Sessions([_open(folder, graph, runtime) for graph in graphs])
         for name, graphs in folder.graphs.items()
     }
+    give_back_freed_memory()  # while a graph is opened its weights are there twice
     modules = {
         name: _MODULES[name](folder.config(name), sessions[name], device)
         for name in sessions

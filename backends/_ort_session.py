@@ -120,6 +120,7 @@ class OrtRuntime:
         options.intra_op_num_threads = self.threads
         options.graph_optimization_level = _OPTIMIZATIONS[self.optimization]
         options.log_severity_level = _ERRORS_ONLY
+        options.enable_cpu_mem_arena = False  # each session's would keep the most it ever needed
         options.add_session_config_entry("session.intra_op.allow_spinning", str(int(self.spinning)))
         return options
 
