@@ -20,6 +20,7 @@ from router.capabilities import Capabilities
 from router.config import Limits
 from router.errors import RouterError
 from router.manifest import Manifest, PictureParity, ProfileRecord
+from router.types import TASKS, Task
 
 SOURCE: Final = "source"
 EXPORT: Final = "export"
@@ -108,18 +109,19 @@ async def _make_pairs(
 def requests_for(capabilities: Capabilities, manifest: Manifest) -> list[Asked]:
     """Four of unlike tasks, steps and guidance at the first profile, one at each of the others."""
     first, *others = manifest.profiles
+    possible = capabilities.tasks if "vae_encoder" in manifest.components else {"text-to-image"}
+    usual = next(task for task in TASKS if task in possible)  # some models can only inpaint
     asked = [
-        _asked(capabilities, first, 0, steps=4),
-        _asked(capabilities, first, 1, steps=6, guidance=0.7),
+        _asked(capabilities, first, 0, steps=4, task=usual),
+        _asked(capabilities, first, 1, steps=6, guidance=0.7, task=usual),
         _asked(capabilities, first, 2, steps=5, task="image-to-image"),
         _asked(capabilities, first, 3, steps=5, guidance=0.7, task="inpainting"),
     ]
-    plain = [_asked(capabilities, first, index, steps=3 + index) for index in range(4)]
-    possible = {*capabilities.tasks} if "vae_encoder" in manifest.components else {"text-to-image"}
+    plain = [_asked(capabilities, first, index, steps=3 + index, task=usual) for index in range(4)]
     asked = [
         each if each.request.task in possible else other for each, other in zip(asked, plain, strict=True)
     ]
-    return asked + [_asked(capabilities, other, 0, steps=4) for other in others]
+    return asked + [_asked(capabilities, other, 0, steps=4, task=usual) for other in others]
 
 
 def differences(one: RawImage, other: RawImage) -> NDArray[np.int16]:
@@ -158,7 +160,7 @@ def _asked(
     *,
     steps: int,
     guidance: float = 1.0,
-    task: str = "text-to-image",
+    task: Task,
 ) -> Asked:
     """`guidance` is a share of the model's own."""
     own = capabilities.defaults.guidance_scale

@@ -86,6 +86,13 @@ def test_without_an_encoder_four_pictures_are_made_from_text(manifest: Manifest)
     assert len({each.name for each in asked}) == 4
 
 
+def test_a_model_that_only_inpaints_is_asked_for_nothing_else(manifest: Manifest) -> None:
+    inpainting = dataclasses.replace(ABLE, tasks=frozenset({"inpainting"}))
+    asked = requests_for(inpainting, with_encoder(manifest))
+    assert [each.request.task for each in asked] == ["inpainting"] * 4
+    assert len({each.name for each in asked}) == 4
+
+
 def test_every_further_profile_gets_a_picture_of_its_size(manifest: Manifest) -> None:
     (profile,) = manifest.profiles
     other = profile.model_copy(update={"name": "96x64", "height": 64, "width": 96})
