@@ -16,6 +16,7 @@ from router.manifest import Manifest, ParityRecord, PictureParity
 FILE_NAME: Final = "parity.png"
 
 _MIN_CELL, _MAX_CELL = 192, 448  # pixels of the longer side
+_MIN_WIDTH = 680  # what the header needs
 _MARGIN, _GAP, _HEADER, _CAPTION = 28, 14, 92, 46
 _MAX_AMPLIFICATION = 128
 _PAPER, _INK, _FAINT, _LINE, _GOOD, _BAD = "#fbfaf7", "#1d1d1b", "#77746c", "#d9d5cb", "#2f6b3c", "#a12b2b"
@@ -25,7 +26,8 @@ def draw(pairs: Sequence[Pair], manifest: Manifest, record: ParityRecord) -> Ima
     """The sheet. Differences are multiplied, all by one factor, so that the largest is just white."""
     factor = _amplification(pairs)
     cells = [_row(pair, factor) for pair in pairs]
-    width = max(sum(cell.width for cell in row) for row in cells) + 2 * _GAP + 2 * _MARGIN
+    widest = max(sum(cell.width for cell in row) for row in cells)
+    width = max(widest + 2 * _GAP + 2 * _MARGIN, _MIN_WIDTH)
     height = _HEADER + sum(row[0].height + _CAPTION for row in cells)
     sheet = Image.new("RGB", (width, height), _PAPER)
     drawing = ImageDraw.Draw(sheet)
