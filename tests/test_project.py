@@ -133,7 +133,7 @@ def test_the_bounds_admit_both_numpy_generations(extra: str, version: str) -> No
 
 def test_everything_together_needs_no_gpu() -> None:
     (everything,) = requirements("all")
-    assert everything.extras == {"diffusers", "onnx", "server", "triton"}
+    assert everything.extras == {"diffusers", "export", "onnx", "openvino", "server", "triton"}
 
 
 # --- set-up scripts
