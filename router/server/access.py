@@ -34,8 +34,8 @@ class Access:
     """Checks every request before its body is read. Pure: no clock, no file, no network."""
 
     def __init__(self, settings: ServerSettings) -> None:
-        self._keys = {_digest(key.get_secret_value()): "" for key in settings.keys}
-        self._keys = {digest: f"key-{digest.hex()[:8]}" for digest in self._keys}
+        digests = [_digest(key.get_secret_value()) for key in settings.keys]
+        self._keys = {digest: f"key-{digest.hex()[:8]}" for digest in digests}
         public = urlsplit(settings.public_url)
         self._hosts = {name.lower() for name in (*settings.hosts, settings.host, "localhost")}
         self._hosts |= {public.hostname} if public.hostname else set()
