@@ -140,3 +140,16 @@ def test_a_model_that_cannot_be_preloaded_is_an_error(demo: Path, monkeypatch: p
     done = triptych("serve", "--port", "0")
     assert done.exit_code == 3
     assert "There is no model 'other'" in done.stderr
+
+
+def test_a_missing_library_names_its_cure(demo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    monkeypatch.delitem(sys.modules, "router.server.run", raising=False)
+    monkeypatch.delattr("router.server.run", raising=False)
+    assert "needs uvicorn, which is missing: pip install 'triptych[server]'" in refused()
+
+
+def test_nobody_else_loads_the_service() -> None:
+    code = "import sys, router, router.cli; print({'fastapi', 'uvicorn', 'prometheus_client'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
