@@ -38,7 +38,7 @@ class Ranges:
     """What the scan of one graph saw."""
 
     largest: float
-    """Magnitude, over all float16 values but masks; 0 in a graph that has none."""
+    """Magnitude, over all float16 values but masks and clamps; 0 in a graph that has none."""
     finding: str | None
     """The rest of a sentence that begins with the graph's file."""
 
@@ -107,7 +107,8 @@ class RangeScan:
 
     def _half_values(self, nodes: Sequence[onnx.NodeProto], seen: Mapping[str, float]) -> list[float]:
         made = (name for node in nodes for name in node.output)
-        return [seen[name] for name in made if self._kinds.get(name) == TensorProto.FLOAT16]
+        values = [seen[name] for name in made if self._kinds.get(name) == TensorProto.FLOAT16]
+        return [value for value in values if value != FLOAT16_MAX]  # which T5 clamps to
 
     def _leaves_range(self, node: onnx.NodeProto, seen: Mapping[str, float]) -> bool:
         watched = [name for name in node.output if name in self._kinds]

@@ -105,3 +105,11 @@ def test_an_infinity_that_no_output_sees_is_meant(tmp_path: Path) -> None:
 def test_a_weight_that_overflowed_when_it_was_converted_is_named(tmp_path: Path) -> None:
     model = half(node("Mul", "sample weight"), weight=np.full((2, 4), np.inf, np.float16))
     assert "node 'out_sample_of_Mul' (Mul with 'weight')" in str(scan(tmp_path, model, 1.0).finding)
+
+
+def test_the_limit_that_values_are_clamped_to_is_not_the_largest_of_them(tmp_path: Path) -> None:
+    model = half(
+        node("Cast", "most", "limit", to=HALF), node("Min", "sample limit", "out_sample"),
+        most=np.full((2, 4), 65504, np.float32),
+    )  # fmt: skip
+    assert scan(tmp_path, model, 12.0) == Ranges(12.0, None)
