@@ -38,5 +38,6 @@ TOLERANCES: Final[Mapping[str, Tolerance]] = {
 }
 """Measured on miniatures of the four families with random weights, 64x64: all components, four pictures each.
 
-float32 and float16 by ONNX Runtime, bfloat16 by OpenVINO.
+float32 and float16 by ONNX Runtime, bfloat16 by OpenVINO. The shipped model, which is trained, came nearer:
+float16 6.4e-4 and 61 dB, bfloat16 1.6e-2 and 44 dB.
 """

@@ -109,7 +109,9 @@ def test_a_weight_that_overflowed_when_it_was_converted_is_named(tmp_path: Path)
 
 def test_the_limit_that_values_are_clamped_to_is_not_the_largest_of_them(tmp_path: Path) -> None:
     model = half(
-        node("Cast", "most", "limit", to=HALF), node("Min", "sample limit", "out_sample"),
+        node("Cast", "most", "limit", to=HALF),
+        node("Neg", "sample", "opposite"),
+        node("Min", "opposite limit"),
         most=np.full((2, 4), 65504, np.float32),
     )  # fmt: skip
     assert scan(tmp_path, model, 12.0) == Ranges(12.0, None)
