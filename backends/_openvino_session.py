@@ -33,7 +33,8 @@ _RESULT = "/sink_port_0"
 class OpenVinoRuntime:
     """Compiles graphs. No extensions are loaded, whatever a graph asks for."""
 
-    memory_factor = 2.0
+    memory_factor = 2.5
+    """Measured as for ONNX Runtime: 2.5 in float32, 2.1 in bfloat16."""
     dtypes = ("float32", "float16", "bfloat16")
     version: str = openvino.__version__.partition("-")[0]
 

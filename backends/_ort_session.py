@@ -82,7 +82,8 @@ class OrtRuntime:
 
     notes: tuple[str, ...] = ()
     version: str = onnxruntime.__version__
-    memory_factor: float = 2.0
+    memory_factor: float = 1.1
+    """Measured on two graphs of a UNet of 78 million parameters: 1.05 on the CPU."""
 
     @property
     def dtypes(self) -> tuple[str, ...]:
