@@ -13,7 +13,7 @@ from diffusers import AutoencoderKL
 from transformers import CLIPTokenizer
 
 from scripts.shapes_train_files import save_model
-from scripts.shapes_train_loop import train
+from scripts.shapes_train_loop import CORES, train
 from scripts.shapes_train_text import Reading, reading_stage
 from scripts.shapes_train_unet import denoising_stage
 from scripts.shapes_train_vae import decoder_stage
@@ -63,11 +63,17 @@ def _options() -> argparse.Namespace:
     add = parser.add_argument
     add("--folder", type=Path, required=True, help="for checkpoints and the model")
     add("--steps", type=int, default=GPU_STEPS if on_gpu else CPU_STEPS, help="of the denoiser")
-    add("--batch", type=int, default=GPU_BATCH if on_gpu else CPU_BATCH, help="lessons in each of them")
+    add("--batch", type=_batch, default=GPU_BATCH if on_gpu else CPU_BATCH, help="lessons in each of them")
     add("--device", default="cuda" if on_gpu else "cpu", help="default: a GPU if there is one")
     add("--vae", type=Path, help="a folder with an autoencoder that is trained already")
     add("--unmeasured", action="store_true", help="without the 500 test prompts at the end")
     return parser.parse_args()
+
+
+def _batch(text: str) -> int:
+    if (lessons := int(text)) < CORES:
+        raise argparse.ArgumentTypeError(f"it is {lessons}, but must be at least {CORES}")
+    return lessons
 
 
 if __name__ == "__main__":

@@ -160,8 +160,9 @@ def test_weights_move_and_their_average_follows(tmp_path: Path) -> None:
 def test_a_trained_folder_is_a_pipeline_in_the_layout_of_both_transformers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shapes_train_text, "STEPS", 1)
-    monkeypatch.setattr(shapes_train_vae, "STEPS", 1)
+    for stage in (shapes_train_text, shapes_train_vae):
+        monkeypatch.setattr(stage, "STEPS", 1)
+        monkeypatch.setattr(stage, "BATCH", 2)
     threads = torch.get_num_threads()
     options = SimpleNamespace(folder=tmp_path, device="cpu", steps=1, batch=4, vae=None)
     model = shapes_train.train_model(options)  # type: ignore[arg-type]
