@@ -217,7 +217,10 @@ def test_a_job_belongs_to_its_key(tmp_path: Path) -> None:
 
 def test_pictures_asked_as_jobs_count_in_the_minute(tmp_path: Path) -> None:
     with serving(tmp_path, fake_config(size=16), pictures_per_minute=3) as service:
-        submitted(service, num_images_per_prompt=2)
+        headers = {"Idempotency-Key": "order-1"}
+        for _ in range(3):  # of which two are repetitions
+            body = {"prompt": "a", "num_images_per_prompt": 2}
+            assert service.http.post("/v1/jobs", json=body, headers=headers).status_code == 202
         reply = service.post("/v1/jobs", prompt="a", num_images_per_prompt=2)
         refused(reply, 429, "rate_limit_exceeded")
         assert len(service.http.get("/v1/jobs").json()["data"]) == 1

@@ -62,6 +62,10 @@ class Jobs:
         """Begin no more; wait until what runs has ended. What waits stays in the store."""
         await self._runner.drain()
 
+    async def earlier(self, draft: Draft) -> Job | None:
+        """The job that came before with the same Idempotency-Key; a repetition costs nothing."""
+        return await self._store.ask(JobStore.earlier, draft) if draft.idempotency_key else None
+
     async def submit(self, draft: Draft, request: GenerateRequest) -> tuple[Job, bool]:
         """The accepted job, and whether it is new. Raises at once what nobody will ever serve."""
         route = await self._router.explain(request)

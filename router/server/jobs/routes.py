@@ -63,8 +63,10 @@ async def submit(request: Request) -> Response:
         body, key = await read_json(request), request.headers.get("idempotency-key")
         most = front.settings.max_input_pixels
         draft, wanted = await asyncio.to_thread(submission.read, exchange.key, body, key, most)
-        front.quotas.charge(exchange.key, wanted.num_images_per_prompt)
-        job, is_new = await front.jobs.submit(draft, wanted)
+        job, is_new = await front.jobs.earlier(draft), False
+        if job is None:
+            front.quotas.charge(exchange.key, wanted.num_images_per_prompt)
+            job, is_new = await front.jobs.submit(draft, wanted)
     exchange.facts["job"] = job.id
     headers = {"Location": f"/v1/jobs/{job.id}"} | ({} if is_new else {"Idempotency-Replayed": "true"})
     return JSONResponse(_shown(front, job), 202, headers)

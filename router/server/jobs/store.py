@@ -53,13 +53,18 @@ class JobStore:
 
     # What clients ask.
 
+    def earlier(self, draft: Draft) -> Job | None:
+        """The job of the same key and body. Raises `IdempotencyError` for another body."""
+        with self._reading():
+            return self._earlier(draft)
+
     def accept(self, draft: Draft) -> tuple[Job, bool]:
         """The job, and whether it is new: the same key and body give the job of the first time.
 
         Raises `IdempotencyError` for another body, `QueueFullError` where no more may wait.
         """
         with self._changing():
-            earlier = self._repeated(draft)
+            earlier = self._earlier(draft)
             if earlier is not None:
                 return earlier, False
             self._check_room(draft)
@@ -162,7 +167,7 @@ class JobStore:
 
     # Inside a transaction.
 
-    def _repeated(self, draft: Draft) -> Job | None:
+    def _earlier(self, draft: Draft) -> Job | None:
         if draft.idempotency_key is None:
             return None
         given = (draft.owner, draft.idempotency_key)
