@@ -14,6 +14,8 @@ import { ago, counted, fileName, summary } from "./words.js";
  * @property {(run: Run) => void} remove
  */
 
+const NO_BREAK = "\u00a0";
+
 /** Shows a run; `run` is replaced by `update`, never changed here. */
 export class Card {
   /** @type {HTMLElement[]} */
@@ -46,7 +48,7 @@ export class Card {
     this.element.setAttribute("aria-label", prompt);
     this.element.setAttribute("aria-busy", `${isUnderway}`);
     within(this.element, ".prompt", HTMLElement).textContent = prompt;
-    within(this.element, ".facts", HTMLElement).textContent = summary(run).join(" · ");
+    within(this.element, ".facts", HTMLElement).textContent = oneLine(summary(run));
     this.cancel.hidden = !isUnderway;
     within(this.element, ".delete", HTMLElement).hidden = isUnderway;
     this.#sayProblems();
@@ -159,6 +161,14 @@ function wordsOf(news) {
   if (news.kind === "queued") return news.position ? `Waiting, place ${news.position}` : "Waiting";
   if (news.kind === "loading") return "Loading the model";
   return news.kind === "lost" ? "Connection lost; trying again" : "Starting";
+}
+
+/**
+ * Facts with dots between; a line breaks after a dot only.
+ * @param {unknown[]} facts
+ */
+function oneLine(facts) {
+  return facts.map((fact) => `${fact}`.replaceAll(" ", NO_BREAK)).join(`${NO_BREAK}· `);
 }
 
 /**

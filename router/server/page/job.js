@@ -19,6 +19,8 @@ import { ApiError } from "./api.js";
  * @typedef {object} Job
  * @property {string} id
  * @property {State} state
+ * @property {number | null} position while it is queued; 1 is next
+ * @property {{picture: number, index: number, total: number} | null} step the last one made
  * @property {{image_url: string, index: number, seed: number}[]} images
  * @property {Facts | null} meta
  * @property {{message: string, param: string | null} | null} error
@@ -30,10 +32,17 @@ import { ApiError } from "./api.js";
  */
 
 const ENDED = new Set(["done", "failed", "cancelled"]);
+const MOST_STREAMS = 3;
 const RETRIES_S = [1, 2, 4, 8];
+
+/** How many jobs are followed step by step just now. */
+let streams = 0;
 
 /**
  * What becomes of a job. The last news is `ended`; a broken connection is `lost`, and tried again.
+ *
+ * A browser opens six connections to a service over HTTP/1.1, and each stream holds one. So that
+ * `cancel` always gets through, the jobs beyond the first few are only looked at, second by second.
  * @param {import("./api.js").Api} api
  * @param {string} id
  * @returns {AsyncGenerator<News, void>}
@@ -41,13 +50,11 @@ const RETRIES_S = [1, 2, 4, 8];
 export async function* follow(api, id) {
   for (let tries = 0; ; tries += 1) {
     try {
-      for await (const { kind, data } of api.events(id)) {
+      const isStreamed = streams < MOST_STREAMS && !document.hidden;
+      for await (const news of isStreamed ? stream(api, id) : glance(api, id)) {
         tries = 0;
-        if (ENDED.has(kind)) {
-          yield { kind: "ended", job: data };
-          return;
-        }
-        yield { kind, ...data };
+        yield news;
+        if (news.kind === "ended") return;
       }
     } catch (error) {
       if (!(error instanceof ApiError) || !error.passes) throw error;
@@ -55,6 +62,36 @@ export async function* follow(api, id) {
     }
     await seconds(RETRIES_S[Math.min(tries, RETRIES_S.length - 1)]);
   }
+}
+
+/**
+ * @param {import("./api.js").Api} api
+ * @param {string} id
+ * @returns {AsyncGenerator<News, void>}
+ */
+async function* stream(api, id) {
+  streams += 1;
+  try {
+    for await (const { kind, data } of api.events(id)) {
+      yield ENDED.has(kind) ? { kind: "ended", job: data } : { kind, ...data };
+    }
+  } finally {
+    streams -= 1;
+  }
+}
+
+/**
+ * @param {import("./api.js").Api} api
+ * @param {string} id
+ * @returns {AsyncGenerator<News, void>}
+ */
+async function* glance(api, id) {
+  const job = await api.job(id);
+  const { state, position, step } = job;
+  if (ENDED.has(state)) yield { kind: "ended", job };
+  else if (state === "queued") yield { kind: state, position };
+  else if (step) yield { kind: "step", ...step, preview: null };
+  else yield { kind: state === "loading" ? state : "running" };
 }
 
 /**
