@@ -1,4 +1,4 @@
-"""Jobs over a double: a store in a folder, a router whose stages wait for the test."""
+"""Jobs for a test: drafts, jobs over a double whose stages wait for the test, jobs over HTTP."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import base64
 import contextlib
 import random
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -15,15 +16,20 @@ from backends.fake import FakeBackend
 from router import images
 from router.config import InstanceConfig, ModelConfig, RouterConfig
 from router.request import GenerateRequest
-from router.server.jobs.job import Job
+from router.server.jobs.job import Draft, Job
 from router.server.jobs.jobs import Jobs
 from router.server.jobs.limits import JobLimits
 from router.server.jobs.submission import read
 from router.types import GenerateResult, RawImage
 from tests.doubles import SIDE, Double, router_of
 from tests.pictures import painted
+from tests.services import Service
 
 OWNER = "alice"
+
+
+def draft(prompt: str = "a circle", owner: str = OWNER, **fields: Any) -> Draft:
+    return Draft(owner, {"prompt": prompt, "seed": 7}, **fields)
 
 
 @contextlib.asynccontextmanager
@@ -84,3 +90,20 @@ def previewing_config(**options: Any) -> RouterConfig:
         name="demo/fake", backend="tests.jobs_doubles:PreviewingBackend", options=options
     )
     return RouterConfig(models=(ModelConfig(name="demo", instances=(instance,)),), default_model="demo")
+
+
+# Over HTTP.
+
+
+def submitted(service: Service, prompt: str = "a circle", **fields: Any) -> dict[str, Any]:
+    reply = service.post("/v1/jobs", prompt=prompt, **fields)
+    assert reply.status_code == 202, reply.text
+    return reply.json()
+
+
+def until(service: Service, job: dict[str, Any], *states: str) -> dict[str, Any]:
+    ends = time.monotonic() + 10
+    while (found := service.http.get(job["url"]).json())["state"] not in states:
+        assert time.monotonic() < ends, found
+        time.sleep(0.005)
+    return found

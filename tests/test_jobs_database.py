@@ -15,7 +15,7 @@ from router.errors import ConfigError
 from router.server.jobs.database import open_database
 from router.server.jobs.limits import JobLimits
 from router.server.jobs.store import JobStore
-from tests.test_jobs_store import draft
+from tests.jobs_doubles import draft
 
 OPEN = """
 import sys, pathlib

@@ -18,9 +18,8 @@ from router import images
 from router.server.jobs import routes
 from router.server.jobs.feed import MAX_UNREAD, Feed, Progress
 from router.types import Loading, Queued, RawImage, Step
-from tests.jobs_doubles import previewing_config
+from tests.jobs_doubles import previewing_config, submitted, until
 from tests.services import Service, fake_config, serving
-from tests.test_jobs_http import submitted, until
 
 LIMIT_S = 20
 

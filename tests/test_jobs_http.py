@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import httpx
 import pytest
 
 from router import images
-from tests.jobs_doubles import picture_text
+from tests.jobs_doubles import picture_text, submitted, until
 from tests.services import KEY, Service, fake_config, serving
 
 OTHER_KEY = "another-key-of-the-tests-0123"
@@ -46,20 +45,6 @@ def slow(tmp_path: Path) -> Iterator[Service]:
         yield slow
         for job in slow.http.get("/v1/jobs").json()["data"]:
             slow.http.delete(job["url"])
-
-
-def submitted(service: Service, prompt: str = "a circle", **fields: Any) -> dict[str, Any]:
-    reply = service.post("/v1/jobs", prompt=prompt, **fields)
-    assert reply.status_code == 202, reply.text
-    return reply.json()
-
-
-def until(service: Service, job: dict[str, Any], *states: str) -> dict[str, Any]:
-    ends = time.monotonic() + 10
-    while (found := service.http.get(job["url"]).json())["state"] not in states:
-        assert time.monotonic() < ends, found
-        time.sleep(0.005)
-    return found
 
 
 def refused(reply: httpx.Response, status: int, code: str) -> str:

@@ -15,8 +15,7 @@ from router.server.jobs.job import Job
 from router.server.jobs.limits import JobLimits
 from router.server.jobs.store import JobStore
 from tests.doubles import BROKE, Double, begin
-from tests.jobs_doubles import OWNER, ended, jobs_of, picture_text, submit, until_running
-from tests.test_jobs_store import draft
+from tests.jobs_doubles import OWNER, draft, ended, jobs_of, picture_text, submit, until_running
 
 
 @pytest.fixture

@@ -118,6 +118,7 @@ def test_after_the_grace_time_running_jobs_go_back_to_the_queue(tmp_path: Path) 
 
 
 def test_a_damaged_store_keeps_the_service_from_beginning(tmp_path: Path) -> None:
+    (tmp_path / "triptych.toml").write_text('[[models.demo.instances]]\nbackend = "fake"\n')
     store = tmp_path / "triptych-state" / "jobs.sqlite"
     store.parent.mkdir()
     store.write_bytes(b"no database" * 1000)

@@ -11,16 +11,12 @@ import pytest
 from router.errors import GenerateError, QueueFullError
 from router.server.errors import NotFoundError
 from router.server.jobs.errors import IdempotencyError, JobStoreError
-from router.server.jobs.job import Draft
 from router.server.jobs.limits import JobLimits
 from router.server.jobs.store import JobStore
 from tests.doubles import Clock
+from tests.jobs_doubles import draft
 
 BROKE = GenerateError("It broke.")
-
-
-def draft(prompt: str = "a circle", owner: str = "alice", **fields: Any) -> Draft:
-    return Draft(owner, {"prompt": prompt, "seed": 7}, **fields)
 
 
 def open_store(folder: Path, clock: Clock | None = None, **limits: Any) -> JobStore:
