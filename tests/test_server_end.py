@@ -105,6 +105,7 @@ def test_what_outlasts_the_grace_time_is_stopped(tmp_path: Path) -> None:
 
 @pytest.fixture
 def demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr("router.server.log.set_up", lambda form: None)  # it is for the whole process
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "400")
     (tmp_path / "triptych.toml").write_text(DEMO)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import logging
 import time
@@ -11,7 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from router.server.log import JsonFormatter, TextFormatter
+from router.server.log import BatchHandler, JsonFormatter, TextFormatter
 from tests.services import KEY, fake_config, serving
 
 SECRET = "a house called Rosebud"
@@ -105,6 +106,20 @@ def test_a_mistake_of_ours_is_told_to_the_log_alone(tmp_path: Path, caplog: pyte
 def test_the_text_form_is_one_line(caplog: pytest.LogCaptureFixture) -> None:
     record = logging.makeLogRecord({"msg": "answered", "levelname": "INFO", "status": 200, "code": ""})
     assert TextFormatter().format(record).endswith("info answered status=200")
+
+
+def test_lines_are_written_together_and_a_warning_at_once() -> None:
+    stream = io.StringIO()
+    handler = BatchHandler(stream)
+    handler.setFormatter(TextFormatter())
+    handler.handle(logging.makeLogRecord({"msg": "first", "levelno": logging.INFO}))
+    assert stream.getvalue() == ""
+    handler.handle(logging.makeLogRecord({"msg": "second", "levelno": logging.WARNING}))
+    assert [line.split()[-1] for line in stream.getvalue().splitlines()] == ["first", "second"]
+    for _ in range(200):
+        handler.handle(logging.makeLogRecord({"msg": "more", "levelno": logging.INFO}))
+    handler.flush()
+    assert len(stream.getvalue().splitlines()) == 202
 
 
 # --- capabilities

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import logging
 import sys
 import time
-from typing import Any
+from typing import Any, TextIO
 
+_MOST_LINES = 64
+_FLUSH_S = 0.25
 _PLAIN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
 
 
@@ -39,17 +43,51 @@ class TextFormatter(logging.Formatter):
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
 
+class BatchHandler(logging.Handler):
+    """Writes many lines at once, as one write costs as much as making the line.
+
+    A warning is written at once with all before it; else `flush` decides how late a line may be.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__()
+        self._stream = stream
+        self._lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._lines.append(self.format(record))
+        if record.levelno >= logging.WARNING or len(self._lines) >= _MOST_LINES:
+            self.flush()
+
+    def flush(self) -> None:
+        with self.lock or contextlib.nullcontext():
+            lines, self._lines = self._lines, []
+            if not lines:
+                return
+            with contextlib.suppress(OSError, ValueError):  # a log that nobody takes stops no service
+                self._stream.write("\n".join(lines) + "\n")
+                self._stream.flush()
+
+
 def set_up(form: str) -> None:
     """Everything of ours and of uvicorn's goes to stderr in this form."""
-    stream = logging.StreamHandler(sys.stderr)
-    stream.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
+    handler = BatchHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
     for name in ("router", "uvicorn"):
         logger = logging.getLogger(name)
-        logger.handlers = [stream]
+        logger.handlers = [handler]
         logger.setLevel(logging.INFO)
         logger.propagate = False
     logging.getLogger("uvicorn.access").handlers = []
     logging.getLogger("uvicorn.access").propagate = False
+
+
+async def keep_flushed() -> None:
+    """Until it is cancelled: no line of ours is later than a quarter of a second."""
+    while True:
+        await asyncio.sleep(_FLUSH_S)
+        for handler in logging.getLogger("router").handlers:
+            handler.flush()
 
 
 def _utc(created: float) -> str:

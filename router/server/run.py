@@ -23,6 +23,7 @@ from router.errors import ConfigError
 from router.router import BackendRouter
 from router.server.app import create_app, living
 from router.server.front import Front
+from router.server.log import keep_flushed
 from router.server.settings import ServerSettings
 
 log = logging.getLogger("router.server")
@@ -52,10 +53,12 @@ def run(router: BackendRouter, settings: ServerSettings) -> None:
 
 
 async def _serve(app: FastAPI, server: Server, listener: socket.socket) -> None:
+    flushing = asyncio.create_task(keep_flushed())
     async with living(app):
         host, port = listener.getsockname()[:2]
         log.info("listening", extra={"host": host, "port": port})
         await server.serve(sockets=[listener])
+    flushing.cancel()
     log.info("ended")
 
 
