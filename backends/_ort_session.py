@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -121,8 +123,15 @@ class OrtRuntime:
         options.intra_op_num_threads = self.threads
         options.graph_optimization_level = _OPTIMIZATIONS[self.optimization]
         options.log_severity_level = _ERRORS_ONLY
-        options.enable_cpu_mem_arena = False  # each session's would keep the most it ever needed
-        options.add_session_config_entry("session.intra_op.allow_spinning", str(int(self.spinning)))
+        _share_one_arena()
+        entries = {
+            "session.intra_op.allow_spinning": str(int(self.spinning)),
+            "session.use_env_allocators": "1",
+            # Weights go past the arena, which would keep their room when the session is gone.
+            "session.use_device_allocator_for_initializers": "1",
+        }
+        for name, value in entries.items():
+            options.add_session_config_entry(name, value)
         return options
 
     def _check_providers(self, file: Path, session: Any) -> None:
@@ -181,6 +190,20 @@ class OrtSession:
             return output
         value = binding.get_outputs()[list(self._outputs).index(name)]
         return torch.from_numpy(value.numpy()).to(self._device)
+
+
+@functools.cache
+def _share_one_arena() -> None:
+    """One arena on the CPU for all sessions; each one's own would keep the most it ever needed.
+
+    Without any, a run takes 1.4 times as long on a lane's thread: glibc gives its pages back each time.
+    """
+    place = onnxruntime.OrtMemoryInfo(
+        "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
+    )
+    as_requested = onnxruntime.OrtArenaCfg({"arena_extend_strategy": 1})
+    with contextlib.suppress(*_OrtError):  # the application has registered one, which serves as well
+        onnxruntime.create_and_register_allocator(place, as_requested)
 
 
 def _spec(argument: Any) -> TensorSpec:

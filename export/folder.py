@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
@@ -16,12 +16,13 @@ import onnx_ir
 from export.components import Component
 from export.families import family_of
 from export.graph import record, trace
+from export.operators import runtimes_of
 from export.plan import PlannedGraph, bucket_rows, plan
 from export.progress import Progress, Silent
 from export.settings import ExportSettings
 from export.source import read_part, source_sha256
 from export.weights import SharedWeights, needs_data_file
-from router.manifest import FILE_NAME, FileRecord, GraphRecord, Manifest, ProfileRecord
+from router.manifest import FILE_NAME, FileRecord, GraphRecord, Manifest, ProfileRecord, Runtime
 from router.model_folder import PICKLED, ModelFolder
 from router.types import ShapeProfile
 
@@ -57,20 +58,26 @@ class _Folder:
         files = {each.file for graphs in self.plan.values() for each in graphs}
         self.progress.begin("export", len(files))
         self._copy()
+        components = dict(self._components())
         manifest = Manifest(
             family=self.family.name,
             pipeline=self.family.pipeline,
             profiles=tuple(self._profile(profile) for profile in self.settings.profiles),
-            components=dict(self._components()),
+            components=components,
             timestep=self.settings.timestep,
             opset=self.settings.opset,
             tools={name: version(name) for name in TOOLS},
             source_sha256=source_sha256(self.source),
             files=file_records(self.folder),
-            runtimes=self.settings.runtimes,
+            runtimes=self._runtimes(components),
         )
         manifest.write(self.folder)
         return manifest
+
+    def _runtimes(self, components: Mapping[str, tuple[GraphRecord, ...]]) -> tuple[Runtime, ...]:
+        """Those asked for, which the gate then checks, and all others that know every operator."""
+        files = {self.folder / graph.file for graphs in components.values() for graph in graphs}
+        return tuple(dict.fromkeys((*self.settings.runtimes, *runtimes_of(files))))
 
     def _profile(self, profile: ShapeProfile) -> ProfileRecord:
         return ProfileRecord(

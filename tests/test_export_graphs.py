@@ -133,6 +133,10 @@ def test_the_manifest_tells_the_graphs_truth(family: Family, exports: Exports) -
             assert [tensor.shape for tensor in told] == shapes
 
 
+def test_an_export_may_be_served_by_every_runtime_that_knows_its_operators(exports: Exports) -> None:
+    assert {"onnxruntime", "openvino"} <= set(Manifest.read(exports("sd15")).runtimes)
+
+
 def test_two_graphs_of_a_component_share_one_data_file(exports: Exports) -> None:
     folder = exports("sd15")
     first, second = (
