@@ -11,9 +11,11 @@ from fastapi import FastAPI
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
+from router.errors import ConfigError
 from router.router import BackendRouter
-from router.server import capabilities, errors, native, openai, operation, page
+from router.server import capabilities, errors, native, openai, operation, page, picture_urls
 from router.server.access import Access
+from router.server.direct import Direct
 from router.server.front import Front
 from router.server.gate import ID_HEADER, Gate
 from router.server.jobs import routes as jobs_routes
@@ -23,6 +25,7 @@ from router.server.jobs.limits import JobLimits
 from router.server.links import Links
 from router.server.metrics import Metrics
 from router.server.outputs import Outputs
+from router.server.picture_urls import Fetch
 from router.server.quotas import Quotas
 from router.server.settings import ServerSettings
 from router.server.state import StateFolder
@@ -36,19 +39,23 @@ _FORMS = (native, openai, jobs_routes, capabilities, operation, page)
 def create_app(router: BackendRouter, settings: ServerSettings) -> FastAPI:
     """The service. The lifespan takes the state folder, enters `router`, and leaves both at the end."""
     front = _front(router, settings)
+    routes = [route for form in _FORMS for route in form.routes.routes]
     app = FastAPI(
         title="Triptych",
         version=version("triptych"),
         lifespan=living,
-        middleware=[*_cross_origin(settings), Middleware(Gate, front=front)],
+        middleware=[
+            *_cross_origin(settings),
+            Middleware(Gate, front=front),
+            Middleware(Direct, routes=routes),
+        ],
         docs_url=None,  # their pages load scripts from elsewhere
         redoc_url=None,
         redirect_slashes=False,
     )
     app.state.front = front
     errors.install(app)
-    for form in _FORMS:  # taken over as they are: a router inside the router costs each request 30 us
-        app.router.routes.extend(form.routes.routes)
+    app.router.routes.extend(routes)  # as they are: a router inside the router costs each request 30 us
     return app
 
 
@@ -94,7 +101,21 @@ def _front(router: BackendRouter, settings: ServerSettings) -> Front:
         outputs=Outputs(settings.outputs_folder, settings.outputs_bytes, settings.outputs_s),
         metrics=metrics,
         jobs=jobs,
+        fetch=_fetch(settings),
     )
+
+
+def _fetch(settings: ServerSettings) -> Fetch:
+    """The library is imported only where addresses may be fetched."""
+    if not settings.image_urls:
+        return picture_urls.refuse
+    try:
+        from router.server.fetch import Fetcher
+    except ModuleNotFoundError as exc:
+        raise ConfigError(
+            f"`server.image_urls` needs {exc.name}, which is missing: pip install 'triptych[server]'"
+        ) from exc
+    return Fetcher(settings.image_hosts, settings.max_image_bytes, settings.image_s).fetch
 
 
 def _cross_origin(settings: ServerSettings) -> list[Middleware]:

@@ -9,20 +9,30 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from fastapi import FastAPI, Request
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
+from starlette.routing import Match
 
-from router.errors import BackendError, ConfigError, InvalidRequestError, OverloadedError, RouterError
+from router.errors import (
+    BackendError,
+    ConfigError,
+    InvalidRequestError,
+    NoRouteError,
+    OverloadedError,
+    RouterError,
+)
 from router.server.exchange import exchange_of
 
 log = logging.getLogger("router.server")
 
 UNKNOWN_RETRY_S = 1.0
 """What `Retry-After` says where nothing was measured yet."""
+_FIELD = re.compile(r"`([a-z_]+)`")
 _DETAILS = ("rejections", "models", "instance")
 _HIDDEN = "Something failed that should not; the log of the server has it under this request's id."
 _MISCONFIGURED = "The service is not configured right for this; its operator finds the sentence in the log."
@@ -92,7 +102,7 @@ def body_of(exc: RouterError) -> dict[str, Any]:
     error: dict[str, Any] = {
         "message": _sendable(_sentence(exc)),
         "type": _type(exc),
-        "param": _sendable(getattr(exc, "param", None) or "") or None,
+        "param": _sendable(_param(exc)) or None,
         "code": exc.code,
     }
     details = {name: value for name in _DETAILS if (value := getattr(exc, name, None))}
@@ -115,6 +125,12 @@ def reply(exc: RouterError, headers: Mapping[str, str] | None = None) -> JSONRes
     return JSONResponse(body_of(exc), exc.status, {**headers_of(exc), **(headers or {})})
 
 
+def reply_to(request: Request, exc: RouterError) -> JSONResponse:
+    """The same, noted in the request's exchange."""
+    exchange_of(request).code = exc.code
+    return reply(exc)
+
+
 def _sentence(exc: RouterError) -> str:
     return _MISCONFIGURED if isinstance(exc, ConfigError) else str(exc)
 
@@ -122,6 +138,14 @@ def _sentence(exc: RouterError) -> str:
 def _sendable(text: str) -> str:
     """A field's name may hold lone surrogates, which UTF-8 does not."""
     return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def _param(exc: RouterError) -> str:
+    """The field to change; where nobody serves a request, the one that all instances name first."""
+    if not isinstance(exc, NoRouteError):
+        return getattr(exc, "param", None) or ""
+    first = {found[1] if (found := _FIELD.search(said)) else "" for said in exc.rejections.values()}
+    return first.pop() if len(first) == 1 else ""
 
 
 def _type(exc: RouterError) -> str:
@@ -137,8 +161,7 @@ def _type(exc: RouterError) -> str:
 
 async def _on_error(request: Request, exc: Exception) -> JSONResponse:
     assert isinstance(exc, RouterError)
-    exchange_of(request).code = exc.code
-    return reply(exc)
+    return reply_to(request, exc)
 
 
 async def _on_http_error(request: Request, exc: Exception) -> JSONResponse:
@@ -148,7 +171,14 @@ async def _on_http_error(request: Request, exc: Exception) -> JSONResponse:
     said = _SAID.get(exc.status_code, "The request cannot be read; correct it.")
     error = {"message": said, "type": "invalid_request_error", "param": None, "code": code}
     exchange_of(request).code = code
-    return JSONResponse({"error": error}, exc.status_code, exc.headers)
+    headers = {"Allow": _allowed(request)} if exc.status_code == 405 else exc.headers
+    return JSONResponse({"error": error}, exc.status_code, headers)
+
+
+def _allowed(request: Request) -> str:
+    """Of every route with this path; Starlette names the methods of the first one alone."""
+    routes = [route for route in request.app.routes if route.matches(request.scope)[0] is not Match.NONE]
+    return ", ".join(sorted({method for route in routes for method in route.methods}))
 
 
 async def _on_mistake(request: Request, exc: Exception) -> JSONResponse:
