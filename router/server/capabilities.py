@@ -99,6 +99,8 @@ class CapabilitiesDocument(BaseModel):
     formats: list[Format]
     keys: bool
     """Whether an API key is wanted."""
+    image_urls: bool
+    """Whether pictures may be given by their http or https address."""
     limits: LimitsDocument
     models: list[ModelDocument]
 
@@ -113,6 +115,7 @@ async def capabilities(request: Request) -> CapabilitiesDocument:
         default_model=config.default_model,
         formats=list(FORMATS),
         keys=front.access.has_keys,
+        image_urls=front.settings.image_urls,
         limits=_limits(front),
         models=[
             _model(model, [status for status in statuses if status.model == model.name], config.limits)

@@ -61,6 +61,13 @@ def form_body(form: type[BaseModel]) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": content}}
 
 
+def either_body(form: type[BaseModel], json: type[BaseModel]) -> dict[str, Any]:
+    """`openapi_extra` of an address that takes multipart or JSON."""
+    either = form_body(form)
+    either["requestBody"]["content"] |= json_body(json)["requestBody"]["content"]
+    return either
+
+
 def event_stream() -> dict[int | str, dict[str, Any]]:
     """`responses` of an address that may answer with server-sent events."""
     event = {"type": "object", "properties": {"event": {"type": "string"}, "data": {"type": "string"}}}

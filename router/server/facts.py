@@ -36,6 +36,8 @@ def facts_of(result: GenerateResult) -> dict[str, Any]:
         "notes": list(result.notes),
         "attempts": [dataclasses.asdict(attempt) for attempt in result.attempts],
         "timings": timings_of(result),
+        "ticks": result.ticks,
+        "rows": result.rows,
         "errors": [
             {"index": picture.index, "seed": picture.seed, **body_of(picture.error)["error"]}
             for picture in result.pictures

@@ -18,6 +18,7 @@ from router.server.jobs.jobs import Jobs
 from router.server.links import Links
 from router.server.metrics import Metrics
 from router.server.outputs import Outputs
+from router.server.picture_urls import Fetch
 from router.server.quotas import Quotas
 from router.server.settings import ServerSettings
 
@@ -36,6 +37,7 @@ class Front:
     outputs: Outputs
     metrics: Metrics
     jobs: Jobs
+    fetch: Fetch
     ready: bool = False
     """Whether the start is over: probes made, models preloaded."""
     closing: bool = False

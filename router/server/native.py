@@ -13,17 +13,19 @@ from starlette.responses import JSONResponse, Response
 from router.errors import InvalidRequestError
 from router.images import Format
 from router.request import GenerateRequest
-from router.server import documents, facts, pictures, serving
+from router.server import documents, facts, picture_urls, pictures, serving
 from router.server.body import read_json
 from router.server.errors import NotFoundError, body_of
 from router.server.front import Front, front_of
 from router.server.outputs import MEDIA_TYPES, Output
 from router.server.pictures import Encoding
+from router.server.words import in_words
 
 routes = APIRouter(tags=["native"])
 
 _REFUSALS = documents.errors(400, 401, 403, 404, 413, 415, 429, 502, 503, 504)
 _SIZE = re.compile(r"([0-9]{1,9})x([0-9]{1,9})")
+_SIZE_WORDS = {"height": "size", "width": "size"}
 _KEPT_S = 3600
 
 
@@ -35,8 +37,21 @@ class Written(BaseModel):
     """1 to 100, for JPEG and WebP."""
 
 
-class NativeRequest(GenerateRequest, Written):
+class Addressed(BaseModel):
+    """Pictures by their address: a data URL, or where the operator allows it an http or https one."""
+
+    image_url: str | None = None
+    """Instead of `image`."""
+    mask_image_url: str | None = None
+    """Instead of `mask_image`."""
+
+
+class NativeRequest(GenerateRequest, Written, Addressed):
     """The body of the native forms, as the OpenAPI document shows it."""
+
+
+class ExplainRequest(GenerateRequest, Addressed):
+    """The same without what is about writing pictures."""
 
 
 class SizedRequest(NativeRequest):
@@ -128,8 +143,9 @@ async def generate_bytes(request: Request) -> Response:
             param="num_images_per_prompt",
         )
     encoding = _take_encoding(fields)
-    wanted = await _request_of(front_of(request), _with_sides(fields))
-    result = await serving.generate(request, wanted)
+    with in_words(_SIZE_WORDS if fields.get("size") is not None else {}):
+        wanted = await _request_of(front_of(request), _with_sides(fields))
+        result = await serving.generate(request, wanted)
     (file,) = await pictures.encode(result.images, encoding)
     return Response(file, headers=facts.headers_of(result), media_type=MEDIA_TYPES[encoding.format])
 
@@ -138,7 +154,7 @@ async def generate_bytes(request: Request) -> Response:
     "/api/v1/explain",
     response_model=ExplainReply,
     responses=_REFUSALS,
-    openapi_extra=documents.json_body(GenerateRequest),
+    openapi_extra=documents.json_body(ExplainRequest),
 )
 async def explain(request: Request) -> Response:
     """Who would serve the request, in which order, and why the others would not. Nothing is run."""
@@ -201,11 +217,15 @@ def _take_encoding(fields: dict[str, Any]) -> Encoding:
 
 
 async def _request_of(front: Front, fields: dict[str, Any]) -> GenerateRequest:
-    """The fields as they came, with the pictures decoded in a thread."""
-    for param in ("image", "mask_image"):
-        if fields.get(param) is not None:
-            most = front.settings.max_input_pixels
-            fields[param] = await pictures.decode_text(fields[param], param, most)
+    """The fields as they came, with the pictures fetched, and decoded in a thread."""
+    most = front.settings.max_input_pixels
+    files = await picture_urls.files_of(fields, front.fetch)
+    for param, field in picture_urls.FIELDS.items():
+        fields.pop(param, None)
+        if param in files:
+            fields[field] = await pictures.decode(files[param], param, most)
+        elif fields.get(field) is not None:
+            fields[field] = await pictures.decode_text(fields[field], field, most)
     return GenerateRequest.of(**fields)
 
 

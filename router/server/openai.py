@@ -15,12 +15,14 @@ from router.errors import InvalidRequestError
 from router.images import Format
 from router.request import GenerateRequest
 from router.server import documents, facts, openai_forms, pictures, serving
-from router.server.body import read_json
+from router.server.body import media_type, read_json
 from router.server.errors import NotFoundError
 from router.server.forms import read_form
 from router.server.front import Front, front_of
 from router.server.openai_fields import Asked, in_their_words, of_form, understand
 from router.server.openai_stream import streamed
+from router.server.openai_urls import IMAGE, MASK, take_urls
+from router.server.picture_urls import file_at
 from router.types import GenerateResult, RawImage
 
 routes = APIRouter(prefix="/v1", tags=["openai"])
@@ -73,11 +75,14 @@ async def generations(request: Request) -> Response:
     "/images/edits",
     response_model=ImagesReply,
     responses={**documents.event_stream(), **_REFUSALS},
-    openapi_extra=documents.form_body(openai_forms.Edit),
+    openapi_extra=documents.either_body(openai_forms.Edit, openai_forms.EditByUrl),
 )
 async def edits(request: Request) -> Response:
     """A picture changed by a prompt; with a mask, only where that is transparent, or white."""
-    asked, image, mask = await _read_pictures(request, ("image", "mask"))
+    if media_type(request) == "application/json":
+        asked, image, mask = await _read_urls(request)
+    else:
+        asked, image, mask = await _read_pictures(request, ("image", "mask"))
     if image is None:
         raise InvalidRequestError("`image` is missing; send a PNG, JPEG or WebP file.", param="image")
     return await _answer(request, asked, asked.request(image=image, mask_image=mask), "image_edit")
@@ -169,6 +174,18 @@ async def _read_pictures(
     image = await pictures.decode(files["image"][0], "image", most) if "image" in files else None
     mask = await pictures.decode_mask(files["mask"][0], "mask", most) if "mask" in files else None
     return asked, image, mask
+
+
+async def _read_urls(request: Request) -> tuple[Asked, RawImage | None, RawImage | None]:
+    """The JSON form of the same: pictures as data URLs, or by address where that is allowed."""
+    front, fields = front_of(request), await read_json(request)
+    image_url, mask_url = take_urls(fields)
+    asked = understand(fields)
+    most = front.settings.max_input_pixels
+    image = await pictures.decode(await file_at(image_url, IMAGE, front.fetch), IMAGE, most)
+    if mask_url is None:
+        return asked, image, None
+    return asked, image, await pictures.decode_mask(await file_at(mask_url, MASK, front.fetch), MASK, most)
 
 
 def _model(front: Front, name: str) -> dict[str, Any]:

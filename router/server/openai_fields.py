@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -13,6 +13,7 @@ from router.request import GenerateRequest
 from router.server.body import parse_json
 from router.server.forms import Part, text_of
 from router.server.pictures import Encoding, encoding_of
+from router.server.words import in_words
 
 MAX_PARTIAL_IMAGES = 3
 
@@ -25,10 +26,11 @@ _WORDS = {
     "num_images_per_prompt": "n",
     "mask_image": "mask",
     "quality": "output_compression",
+    "previews": "partial_images",
 }
 """Our name of a field -> its name in this form."""
 
-OURS = frozenset(GenerateRequest.model_fields) - {*_WORDS, "image", "prompt", "model", "previews"}
+OURS = frozenset(GenerateRequest.model_fields) - {*_WORDS, "image", "prompt", "model"}
 _NEUTRAL: Mapping[str, tuple[object, ...]] = {
     "quality": ("auto",),
     "background": ("auto", "opaque"),
@@ -111,16 +113,9 @@ def of_form(parts: Sequence[Part]) -> tuple[dict[str, Any], dict[str, list[bytes
     return fields, files
 
 
-@contextmanager
-def in_their_words() -> Iterator[None]:
+def in_their_words() -> AbstractContextManager[None]:
     """`height` and `width` are `size` here, and so on."""
-    try:
-        yield
-    except InvalidRequestError as exc:
-        said = str(exc)
-        for ours, theirs in _WORDS.items():
-            said = said.replace(f"`{ours}`", f"`{theirs}`")
-        raise type(exc)(said, param=_WORDS.get(exc.param or "", exc.param)) from exc
+    return in_words(_WORDS)
 
 
 def _take_neutral(left: dict[str, Any]) -> Iterator[str]:

@@ -40,6 +40,16 @@ class _Edited(_Prompted):
     mask: _Binary | None = None
 
 
+class _Url(BaseModel, extra="forbid"):
+    image_url: str
+    """A data URL, or where the operator allows it an http or https one."""
+
+
+class _EditedByUrl(_Prompted):
+    images: Annotated[list[_Url], Field(min_length=1, max_length=1)]
+    mask: _Url | None = None
+
+
 class _Varied(_Known):
     image: _Binary
 
@@ -54,4 +64,5 @@ def _with_ours(name: str, form: type[BaseModel]) -> type[BaseModel]:
 
 Generation = _with_ours("Generation", _Prompted)
 Edit = _with_ours("Edit", _Edited)
+EditByUrl = _with_ours("EditByUrl", _EditedByUrl)
 Variation = _with_ours("Variation", _Varied)

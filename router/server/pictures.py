@@ -74,6 +74,10 @@ def file_of(text: object, param: str) -> bytes:
     """The file in base64 text, with or without the head of a data URL. Takes time: call it in a thread."""
     if not isinstance(text, str):
         raise InvalidRequestError(f"`{param}` must be the base64 text of a picture file.", param=param)
+    if text[:4].lower() == "http":
+        raise InvalidRequestError(
+            f"`{param}` must be base64, and this is an address; `{param}_url` is for addresses.", param=param
+        )
     try:
         return base64.b64decode(_DATA_URL.sub("", text, count=1), validate=True)
     except (binascii.Error, ValueError) as exc:

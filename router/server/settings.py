@@ -39,6 +39,7 @@ def _split(value: Any) -> Any:
 
 
 _Names: TypeAlias = Annotated[tuple[str, ...], BeforeValidator(_split)]
+_Authority: TypeAlias = Annotated[str, Field(pattern=r"^([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?$")]
 
 
 class ServerSettings(BaseModel):
@@ -73,6 +74,14 @@ class ServerSettings(BaseModel):
     """Pixels of one picture that is sent in."""
     body_s: _Seconds = 60.0
     """Seconds that a client may take to send a body."""
+    image_urls: bool = False
+    """Whether pictures may be given by their http or https address, which is then fetched."""
+    image_hosts: Annotated[tuple[_Authority, ...], BeforeValidator(_split)] = ()
+    """The only ones to fetch from, `name` or `name:port`, wherever they are; else every public address."""
+    max_image_bytes: _Bytes = ByteSize(16 * 1024**2)
+    """Of one picture that is fetched."""
+    image_s: _Seconds = 10.0
+    """Seconds that fetching one picture may take, redirects included."""
 
     state: Path = Path("triptych-state")
     """Folder of the jobs, the lock and the key that signs links. One process only."""
@@ -186,6 +195,10 @@ def _checked(settings: ServerSettings) -> ServerSettings:
         )
     if settings.keys and settings.keyless:
         raise ConfigError("There are API keys, and `server.keyless` is true; take one of them away.")
+    if settings.image_hosts and not settings.image_urls:
+        raise ConfigError(
+            "`server.image_hosts` lists hosts, but nothing is fetched; set `server.image_urls` to true."
+        )
     if not all(_is_strong(key.get_secret_value()) for key in settings.keys):
         raise ConfigError(
             f"One of the {len(settings.keys)} API keys is too weak; a key has at least {MIN_KEY_CHARACTERS}"

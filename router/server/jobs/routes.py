@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from router.errors import InvalidRequestError
 from router.images import Format
-from router.server import documents
+from router.server import documents, picture_urls
 from router.server.access import LINK
 from router.server.body import read_json
 from router.server.errors import NotFoundError
@@ -62,7 +62,8 @@ async def submit(request: Request) -> Response:
     with front.at_work():
         body, key = await read_json(request), request.headers.get("idempotency-key")
         most = front.settings.max_input_pixels
-        draft, wanted = await asyncio.to_thread(submission.read, exchange.key, body, key, most)
+        files = await picture_urls.files_of(body, front.fetch)
+        draft, wanted = await asyncio.to_thread(submission.read, exchange.key, body, key, most, files)
         job, is_new = await front.jobs.earlier(draft), False
         if job is None:
             front.quotas.charge(exchange.key, wanted.num_images_per_prompt)

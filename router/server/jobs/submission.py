@@ -11,6 +11,7 @@ from router import images
 from router.errors import InvalidRequestError
 from router.request import GenerateRequest
 from router.server.jobs.job import Draft, digest_of
+from router.server.picture_urls import FIELDS
 from router.server.pictures import Encoding, encoding_of, file_of
 
 _PICTURES = ("image", "mask_image")
@@ -20,24 +21,31 @@ _SEED_BITS = 32
 
 
 def read(
-    owner: str, body: Mapping[str, Any], idempotency_key: str | None, max_pixels: int
+    owner: str,
+    body: Mapping[str, Any],
+    idempotency_key: str | None,
+    max_pixels: int,
+    fetched: Mapping[str, bytes] | None = None,
 ) -> tuple[Draft, GenerateRequest]:
     """The draft, and the request that it is for. Decodes pictures: call it in a thread.
 
-    Raises `InvalidRequestError` with the field's name.
+    `fetched` are the files at the addresses in `body`, by the fields that hold those. Raises
+    `InvalidRequestError` with the field's name.
     """
     if idempotency_key is not None and not _KEY.fullmatch(idempotency_key):
         raise InvalidRequestError(
             "`Idempotency-Key` must be 1 to 255 visible ASCII characters.", param="Idempotency-Key"
         )
     files = {name: file_of(body[name], name) for name in _PICTURES if body.get(name) is not None}
-    fields = {name: value for name, value in body.items() if name not in files}
+    files |= fetched or {}
+    fields = {name: value for name, value in body.items() if name not in {*_PICTURES, *FIELDS}}
     if fields.get("seed") is None:
         fields["seed"] = secrets.randbits(_SEED_BITS)
     request, _ = _request_of(fields, files, max_pixels)
     written = {name: body[name] for name in _WRITTEN if body.get(name) is not None}
     parameters = request.model_dump(mode="json", exclude=set(_PICTURES), exclude_unset=True) | written
-    return Draft(owner, parameters, files, idempotency_key, digest_of(body)), request
+    stored = {FIELDS.get(name, name): file for name, file in files.items()}
+    return Draft(owner, parameters, stored, idempotency_key, digest_of(body)), request
 
 
 def restore(parameters: Mapping[str, Any], files: Mapping[str, bytes]) -> tuple[GenerateRequest, Encoding]:
@@ -50,5 +58,8 @@ def _request_of(
 ) -> tuple[GenerateRequest, Encoding]:
     plain = {name: value for name, value in fields.items() if name not in _WRITTEN}
     encoding = encoding_of(fields.get("output_format"), fields.get("quality"))
-    decoded = {name: images.decode(file, max_pixels=max_pixels, param=name) for name, file in files.items()}
+    decoded = {
+        FIELDS.get(name, name): images.decode(file, max_pixels=max_pixels, param=name)
+        for name, file in files.items()
+    }
     return GenerateRequest.of(**plain, **decoded), encoding
