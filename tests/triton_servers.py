@@ -1,0 +1,91 @@
+"""A real Triton server for tests: `triton_server`, started once a session, and `start_server` for more.
+
+Each start costs ten seconds and more: share the one of the session, unless a test is about start or end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.exports import Exports
+
+_ROOT = Path(__file__).parents[1]
+_START = _ROOT / "scripts" / "triton_start.py"
+_END_LIMIT_S = 60
+
+
+@dataclass(frozen=True)
+class TritonServer:
+    """A server that is ready. `script` started it and cleans up after it."""
+
+    grpc: str
+    """`127.0.0.1:PORT`, as the other two."""
+    http: str
+    metrics: str
+    pid: int
+    """Of tritonserver itself."""
+    script: subprocess.Popen[str]
+    repository: Path
+    log: Path
+
+    @property
+    def region_prefix(self) -> str:
+        """What its shared memory and its stubs' command lines are called by."""
+        return f"triptych_{self.script.pid}_"
+
+
+@contextlib.contextmanager
+def start_server(repository: Path, log: Path, *options: str) -> Iterator[TritonServer]:
+    """A server on free ports with all models of the repository. Ends well, or fails the test with its log."""
+    ports = ("--http-port=0", "--grpc-port=0", "--metrics-port=0")
+    with log.open("a") as stream:
+        script = subprocess.Popen(
+            [sys.executable, _START, repository, *ports, "--exit-s=10", *options],
+            stdout=subprocess.PIPE,
+            stderr=stream,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+    try:
+        yield _ready(script, repository, log)
+    finally:
+        script.terminate()
+        script.communicate(timeout=_END_LIMIT_S)
+
+
+def _ready(script: subprocess.Popen[str], repository: Path, log: Path) -> TritonServer:
+    assert script.stdout is not None
+    word, *found = script.stdout.readline().split() or [""]
+    assert word == "ready", f"no Triton server:\n{log.read_text()[-3000:]}"
+    facts = dict(each.split("=") for each in found)
+    places = {name: facts[name] for name in ("grpc", "http", "metrics")}
+    return TritonServer(**places, pid=int(facts["pid"]), script=script, repository=repository, log=log)
+
+
+@pytest.fixture(scope="session")
+def triton_repository(exports: Exports, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The miniature `sd15` as a pipeline model of that name. Never write into it."""
+    repository = tmp_path_factory.mktemp("triton") / "repository"
+    shutil.copytree(_ROOT / "model_repository" / "pipeline", repository / "sd15")
+    shutil.copytree(exports("sd15"), repository / "sd15" / "1" / "export")
+    parameters = {"triptych": "1", "device": "cpu", "options": '{\\"unverified\\": true}'}
+    with (repository / "sd15" / "config.pbtxt").open("a") as stream:
+        for name, value in parameters.items():
+            stream.write(f'parameters {{ key: "{name}" value {{ string_value: "{value}" }} }}\n')
+    return repository
+
+
+@pytest.fixture(scope="session")
+def triton_server(triton_repository: Path) -> Iterator[TritonServer]:
+    """The server of the session. Whoever kills, unloads or overloads starts another."""
+    with start_server(triton_repository, triton_repository.parent / "server.log") as server:
+        yield server
