@@ -72,8 +72,8 @@ def find_server(named: str | None = None) -> ServerFiles:
     installed = [*_in_the_wheel(), *_on_the_path()]
     if not installed:
         raise NoServerError(
-            "There is no tritonserver: neither in .venv-triton, where `scripts/triton_server` installs one with"
-            " pip, nor on the path; or name one with `--server`."
+            "There is no tritonserver, neither in .venv-triton, where `scripts/triton_server` installs one,"
+            " nor on the path; name one with `--server`."
         )
     return installed[0]
 
