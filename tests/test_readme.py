@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from router import default
+from router import default, images
 from router.cli import app
 from router.config import RouterConfig
 from router.settings import load_config
 from router.variables import SETS, variable
+from tests.services import serving
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 
@@ -36,6 +37,24 @@ def test_python_runs(block: str, folder: Path, capsys: pytest.CaptureFixture[str
     exec(compile(block, "README.md", "exec"), {"__name__": "__main__"})
     assert "shapes/diffusers" in capsys.readouterr().out
     assert (folder / "circle.png").exists() == ("circle.png" in block)
+
+
+def test_openais_client_gets_its_pictures(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (block,) = blocks("py")
+    with serving(folder) as service:
+        exec(compile(block.replace("http://localhost:8000", service.url), "README.md", "exec"), {})
+    assert "2 pictures" in capsys.readouterr().out
+
+
+def test_the_curl_command_asks_for_a_picture(folder: Path) -> None:
+    """Sent by another client: not every machine has curl."""
+    (command,) = [part for block in blocks("sh") for part in block.split("\n\n") if part.startswith("curl ")]
+    words = shlex.split(command.replace("\\\n", " "))
+    kind, _, value = words[words.index("-H") + 1].partition(": ")
+    path = words[2].removeprefix("localhost:8000")
+    with serving(folder) as service:
+        reply = service.http.post(path, content=words[words.index("-d") + 1], headers={kind: value})
+    assert images.decode(reply.content).width
 
 
 @pytest.mark.parametrize(
