@@ -32,10 +32,15 @@ class CheckedNetwork(httpcore2.AsyncNetworkBackend):
     anywhere.
     """
 
-    def __init__(self, trusted: Iterable[str] = (), resolve: Resolve = resolve) -> None:
+    def __init__(
+        self,
+        trusted: Iterable[str] = (),
+        resolve: Resolve = resolve,
+        network: httpcore2.AsyncNetworkBackend | None = None,
+    ) -> None:
         self._trusted = frozenset(trusted)
         self._resolve = resolve
-        self._network = httpcore2.AnyIOBackend()
+        self._network = network or httpcore2.AnyIOBackend()
 
     async def connect_tcp(
         self,

@@ -50,8 +50,10 @@ class Fetcher:
         limit_s: float,
         *,
         resolve: Resolve = resolve,
+        network: httpcore2.AsyncNetworkBackend | None = None,
         tls: ssl.SSLContext | None = None,
     ) -> None:
+        """What comes after the star is the system's own where left out."""
         self._hosts = frozenset(hosts)
         self._most_bytes = most_bytes
         self._limit_s = limit_s
@@ -60,7 +62,7 @@ class Fetcher:
             ssl_context=tls or httpcore2.default_ssl_context(),
             max_connections=_MOST_AT_ONCE,
             max_keepalive_connections=0,
-            network_backend=CheckedNetwork([name.strip("[]") for name in trusted], resolve),
+            network_backend=CheckedNetwork([name.strip("[]") for name in trusted], resolve, network),
         )
 
     async def fetch(self, url: str, param: str) -> bytes:
