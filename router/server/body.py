@@ -7,8 +7,8 @@ import json
 from typing import Any
 
 from fastapi import Request
-from starlette.requests import ClientDisconnect
 
+from router.deadline import Deadline
 from router.errors import InvalidRequestError, RequestCancelledError
 from router.server.errors import TooLargeError, UnsupportedMediaTypeError
 from router.server.front import front_of
@@ -32,19 +32,26 @@ async def read_body(request: Request) -> bytes:
     limit, announced = settings.max_body_bytes, request.headers.get("content-length", "0")
     if not announced.isdigit() or len(announced) > _MAX_DIGITS or int(announced) > limit:
         raise _too_large(limit)
-    chunks: list[bytes] = []
-    size = 0
+    task = asyncio.current_task()
+    assert task is not None
     try:
-        async with asyncio.timeout(settings.body_s):
-            async for chunk in request.stream():
-                size += len(chunk)
-                if size > limit:
-                    raise _too_large(limit)
-                chunks.append(chunk)
+        with Deadline(task, settings.body_s):
+            return await _received(request, limit)
     except TimeoutError as exc:
         raise InvalidRequestError(f"The body did not come within {settings.body_s:g} s.") from exc
-    except ClientDisconnect as exc:
-        raise RequestCancelledError("The client went away before its request was complete.") from exc
+
+
+async def _received(request: Request, limit: int) -> bytes:
+    chunks: list[bytes] = []
+    size, more = 0, True
+    while more:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise RequestCancelledError("The client went away before its request was complete.")
+        chunks.append(message.get("body", b""))
+        size, more = size + len(chunks[-1]), message.get("more_body", False)
+        if size > limit:
+            raise _too_large(limit)
     return b"".join(chunks)
 
 
@@ -63,8 +70,7 @@ def parse_json(data: bytes) -> Any:
     error names it.
     """
     try:
-        text = data.decode("utf-8")
-        return json.loads(text, object_pairs_hook=_unique, parse_int=_integer)
+        return _JSON.decode(data.decode("utf-8"))
     except UnicodeDecodeError as exc:
         raise InvalidRequestError(f"The body is not UTF-8 at byte {exc.start}; send UTF-8.") from exc
     except json.JSONDecodeError as exc:
@@ -96,3 +102,6 @@ def _integer(digits: str) -> int:
 
 def _too_large(limit: int) -> TooLargeError:
     return TooLargeError(f"The body may have {limit:,} bytes at most; send smaller pictures.", param="body")
+
+
+_JSON = json.JSONDecoder(object_pairs_hook=_unique, parse_int=_integer)

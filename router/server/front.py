@@ -1,4 +1,4 @@
-"""Front: what the routes share. It is made once, before the app, and found again in every request."""
+"""Front: what the routes share. It is made once, before the app; the gate puts it into every request."""
 
 from __future__ import annotations
 
@@ -85,5 +85,5 @@ class Front:
 
 
 def front_of(request: Request) -> Front:
-    front: Front = request.app.state.front
+    front: Front = request.scope["front"]
     return front

@@ -43,6 +43,7 @@ class Gate:
             await self._app(scope, receive, send)
             return
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        scope["front"] = self._front
         exchange = scope["exchange"] = Exchange(_request_id(headers))
 
         async def send_with_id(message: Message) -> None:

@@ -12,6 +12,7 @@ from typing import Any, TextIO
 
 _MOST_LINES = 64
 _FLUSH_S = 0.25
+_JSON = json.JSONEncoder(default=str)
 _PLAIN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
 
 
@@ -28,7 +29,7 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             line["trace"] = self.formatException(record.exc_info)
-        return json.dumps(line, default=str)
+        return _JSON.encode(line)
 
 
 class TextFormatter(logging.Formatter):

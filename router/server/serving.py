@@ -27,9 +27,9 @@ async def generate(request: Request, wanted: GenerateRequest) -> GenerateResult:
     Raises what `BackendRouter.generate` raises, `RateLimitError` and `ClosingError`.
     """
     front, exchange = front_of(request), exchange_of(request)
-    with front.at_work(), front.quotas.held(exchange.key, wanted.num_images_per_prompt):
-        async with _Presence(request):
-            result = await front.router.generate(wanted)
+    held = front.quotas.held(exchange.key, wanted.num_images_per_prompt)
+    with front.at_work(), held, _Presence(request):
+        result = await front.router.generate(wanted)
     note(request, result)
     return result
 
@@ -74,14 +74,14 @@ class _Presence:
         self._request = request
         self._left = False
 
-    async def __aenter__(self) -> None:
+    def __enter__(self) -> None:
         task = asyncio.current_task()
         assert task is not None
         self._task = task
         self._watching: asyncio.Task[None] | None = None
         self._timer = task.get_loop().call_later(_WATCH_AFTER_S, self._begin)
 
-    async def __aexit__(
+    def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._timer.cancel()
