@@ -58,6 +58,13 @@ async def test_the_connection_goes_to_the_address_that_was_checked(server: Pictu
     assert server.hosts() == ["pictures.example"]
 
 
+async def test_a_public_address_may_stand_for_a_name(server: PictureServer) -> None:
+    network = Internet(server)
+    url = "http://[2606:2800:220:1::1]/photo.png"
+    assert await public(Names({}), network).fetch(url, "image_url") == PHOTO
+    assert (network.connected, server.hosts()) == ([("2606:2800:220:1::1", 80)], ["[2606:2800:220:1::1]"])
+
+
 async def test_the_next_address_is_tried_where_one_does_not_answer(server: PictureServer) -> None:
     names, network = Names({"pictures.example": [["1.1.1.1", PUBLIC]]}), Internet(server, ["1.1.1.1"])
     assert await public(names, network).fetch("http://pictures.example/photo.png", "image_url") == PHOTO
@@ -193,7 +200,6 @@ async def test_a_redirect_to_no_plain_address_is_refused(server: PictureServer, 
         ("/announced", "more than 100,000 bytes"),
         ("/endless", "more than 100,000 bytes"),
         ("/compressed", "comes compressed"),
-        ("/circle", "redirected more than 3 times"),
         ("/missing", "status 404"),
         ("/cut", "broke off"),
         ("/nonsense", "broke off"),
@@ -201,6 +207,12 @@ async def test_a_redirect_to_no_plain_address_is_refused(server: PictureServer, 
 )
 async def test_what_is_too_much_or_broken_is_refused(server: PictureServer, path: str, said: str) -> None:
     assert said in await refused(listed(server), f"http://{server.authority}{path}")
+
+
+async def test_redirects_in_a_circle_end(server: PictureServer) -> None:
+    said = await refused(listed(server), f"http://{server.authority}/circle")
+    assert "redirected more than 3 times" in said
+    assert len(server.asked) == 4
 
 
 async def test_what_does_not_come_in_time_is_refused(server: PictureServer) -> None:
