@@ -17,7 +17,7 @@ from router.server.exchange import exchange_of
 from router.server.front import Front, front_of
 from router.types import Completed, Event, GenerateResult
 
-_WATCH_AFTER_S = 0.005
+_WATCH_AFTER_S = 0.02
 _STOPPED = "The service shut down before the picture was ready; send the request again in a moment."
 
 
@@ -65,7 +65,7 @@ async def _noted(request: Request, front: Front, wanted: GenerateRequest) -> Asy
 class _Presence:
     """Around work for one client: cancels it when the client has left, and says so by its error.
 
-    Work of a few milliseconds ends before anybody looks.
+    Work of a few milliseconds ends before anybody looks: to look takes a task.
     """
 
     __slots__ = ("_left", "_request", "_task", "_timer", "_watching")
