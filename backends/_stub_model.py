@@ -1,76 +1,31 @@
-"""PipelineModel: the pipeline model that Triton's Python backend runs, with all its requests on one router.
-
-Triton's thread comes with requests and gets `execute` back at once; everything else happens on a loop of
-its own, so that requests of different clients share batches here as they do in any other process.
-"""
+"""The door for `model.py` of a Triton repository: the model that its configuration describes."""
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
-
-from backends._stub_loop import LoopThread
-from backends._stub_requests import PROGRESS, read_fields
-from backends._stub_responses import Responses
-from backends._stub_settings import PipelineSettings
-from backends._stub_watch import Watch
-from router.errors import RequestCancelledError, RouterError
-from router.router import BackendRouter
+from typing import Any, Protocol
 
 
-class PipelineModel:
-    """Loads in the constructor: a server that says ready has a model in memory. Raises `RouterError`."""
+class Model(Protocol):
+    """What Triton's Python backend calls, all on one thread."""
 
-    def __init__(self, arguments: Mapping[str, str], triton: Any) -> None:
-        config = json.loads(arguments["model_config"])
-        version = Path(arguments["model_repository"], arguments["model_version"])
-        self._triton = triton
-        self._settings = PipelineSettings.read(config)
-        self._loop = LoopThread(config["name"])
-        try:
-            self._router = self._loop.run(self._entered(config["name"], version))
-        except BaseException:
-            self._loop.end()
-            raise
+    def execute(self, requests: Sequence[Any]) -> Sequence[Any] | None:
+        """The responses, or `None` where each request is answered through its own sender."""
+        ...
 
-    def execute(self, requests: Sequence[Any]) -> None:
-        """Hand the requests over; each is answered through its own sender."""
-        for request in requests:
-            responses = Responses(self._triton, request.get_response_sender())
-            try:
-                fields = read_fields(request.inputs())
-            except RouterError as exc:
-                responses.error(exc)
-                continue
-            if request.timeout():
-                fields["deadline_s"] = request.timeout() / 1e6
-            self._loop.begin(self._answer(fields, responses))
+    def finalize(self) -> None: ...
 
-    def finalize(self) -> None:
-        """Stop what runs, with an answer for each, and unload."""
-        self._loop.end(self._router.__aexit__(None, None, None))
 
-    async def _entered(self, name: str, version: Path) -> BackendRouter:
-        router = await BackendRouter(self._settings.router_config(name, version)).__aenter__()
-        try:
-            await router.load()
-        except BaseException as exc:
-            await router.__aexit__(type(exc), exc, exc.__traceback__)
-            raise
-        return router
+def make_model(arguments: Mapping[str, str], triton: Any) -> Model:
+    """`arguments` are those of `initialize`, `triton` is Triton's own module. Raises `RouterError`.
 
-    async def _answer(self, fields: dict[str, Any], responses: Responses) -> None:
-        """The whole life of one request; it ends with exactly one final response."""
-        watch = Watch(responses, progress=fields.pop(PROGRESS, True))
-        try:
-            with watch:
-                result = await self._router.generate(on_event=watch.on_event, **fields)
-        except RouterError as exc:
-            responses.error(exc)
-        except asyncio.CancelledError:
-            responses.error(RequestCancelledError("The request was cancelled."))
-        else:
-            responses.result(result)
+    A component has the parameter `graphs`; it comes without torch, which a pipeline needs.
+    """
+    if "graphs" in json.loads(arguments["model_config"])["parameters"]:
+        from backends._stub_component import ComponentModel
+
+        return ComponentModel(arguments, triton)
+    from backends._stub_pipeline import PipelineModel
+
+    return PipelineModel(arguments, triton)

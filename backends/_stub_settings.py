@@ -33,7 +33,6 @@ class PipelineSettings(BaseModel):
     """For model.py, which has done with it."""
     source: str = "export"
     """Folder of the export; a relative one is inside the version folder."""
-    backend: str = "onnxruntime"
     device: str = "auto"
     row_limit: Annotated[int, Field(ge=1)] | None = None
     options: Annotated[dict[str, Any], BeforeValidator(_from_json)] = Field(default_factory=dict)
@@ -61,8 +60,9 @@ class PipelineSettings(BaseModel):
 
     def router_config(self, name: str, version: Path) -> RouterConfig:
         """One model with one instance; `version` is the folder that `source` is relative to."""
+        backend = "onnxruntime" if self.components == "own" else "backends._stub_backend:ComponentsBackend"
         instance = InstanceConfig(
-            backend=self.backend,
+            backend=backend,
             name=name,
             source=str(version / self.source),
             device=self.device,

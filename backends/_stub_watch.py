@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from types import TracebackType
 from typing import Any, Final
 
 from backends._stub_responses import Responses
 from router.types import Event, Step
+
+_LOG = logging.getLogger("router.triton")
 
 POLL_S: Final = 0.1
 """Seconds between two looks while no step tells: the request waits, or decodes."""
@@ -22,9 +25,14 @@ class Watch:
         self._loop = asyncio.get_running_loop()
         self._task: asyncio.Task[Any] | None = asyncio.current_task()
         self._timer: asyncio.TimerHandle | None = None
+        self._steps = self._late = 0
 
     def on_event(self, event: Event) -> None:
-        if isinstance(event, Step) and not self._stop_if_unwanted() and self._progress:
+        if not isinstance(event, Step):
+            return
+        self._steps += 1
+        self._late += self._task is None
+        if not self._stop_if_unwanted() and self._progress:
             self._responses.step(event)
 
     def __enter__(self) -> None:
@@ -36,6 +44,9 @@ class Watch:
         self._task = None
         if self._timer is not None:
             self._timer.cancel()
+        if exc is not None:
+            counts = self._steps, self._late
+            _LOG.info("Stopped after %d steps, %d since it was unwanted: %s", *counts, type(exc).__name__)
 
     def _poll(self) -> None:
         if not self._stop_if_unwanted():

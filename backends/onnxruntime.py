@@ -39,11 +39,12 @@ class OnnxRuntimeBackend(PipelineBackend):
 
     text_row_limit = 1
     decode_row_limit = 1
+    options_kind: type[OnnxRuntimeOptions] = OnnxRuntimeOptions
 
     def __init__(self, instance: InstanceConfig, lanes: Lanes) -> None:
         super().__init__()
         self.name = instance.name
-        self.options = read_options(OnnxRuntimeOptions, instance)
+        self.options = read_options(self.options_kind, instance)
         self._instance = instance
         self._lanes = lanes
         self._folder: ExportFolder | None = None
@@ -63,10 +64,14 @@ class OnnxRuntimeBackend(PipelineBackend):
         assert self._folder is not None
         return self._folder.text_length(request.height, request.width)
 
+    def make_runtime(self, device: str) -> Runtime:
+        """What opens the graphs."""
+        return make_runtime(self.options, self.name, device, self.lane.threads or torch.get_num_threads())
+
     def _describe(self, device: str) -> Capabilities:
         self._device = torch.device(torch_device(device))
-        runtime = make_runtime(self.options, self.name, device, self.lane.threads or torch.get_num_threads())
-        folder = ExportFolder(self._find(), self.name, self.options.profiles, self._instance.row_limit)
+        runtime = self.make_runtime(device)
+        folder = ExportFolder(self.find(), self.name, self.options.profiles, self._instance.row_limit)
         check_version(folder, self.options.runtime, runtime.version)
         check_sizes(folder)
         if not self.options.unverified:
@@ -110,7 +115,8 @@ class OnnxRuntimeBackend(PipelineBackend):
             )
         return own
 
-    def _find(self) -> Path:
+    def find(self) -> Path:
+        """The folder of the export. Raises `ConfigError`, `LoadError` where there is none."""
         if not self._instance.source:
             raise ConfigError(f"{self.name}: `source` is missing; name the folder of an export.")
         folder = Path(self._instance.source)

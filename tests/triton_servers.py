@@ -6,8 +6,8 @@ Each start costs ten seconds and more: share the one of the session, unless a te
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -73,15 +73,19 @@ def _ready(script: subprocess.Popen[str], repository: Path, log: Path) -> Triton
 
 @pytest.fixture(scope="session")
 def triton_repository(exports: Exports, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The miniature `sd15` as a pipeline model of that name. Never write into it."""
-    repository = tmp_path_factory.mktemp("triton") / "repository"
-    shutil.copytree(_ROOT / "model_repository" / "pipeline", repository / "sd15")
-    shutil.copytree(exports("sd15"), repository / "sd15" / "1" / "export")
-    parameters = {"triptych": "1", "device": "cpu", "options": '{\\"unverified\\": true}'}
-    with (repository / "sd15" / "config.pbtxt").open("a") as stream:
-        for name, value in parameters.items():
-            stream.write(f'parameters {{ key: "{name}" value {{ string_value: "{value}" }} }}\n')
-    return repository
+    """The miniature `sd15` as three kinds of models. Never write into it.
+
+    `sd15` runs its graphs itself, `sd15-bls` by the component models `sd15-bls_unet` and so on.
+    """
+    from export.to_triton import TritonSettings, to_triton
+
+    folder = tmp_path_factory.mktemp("triton")
+    settings = TritonSettings(name="sd15", device="cpu", threads=1, unverified=True)
+    to_triton(exports("sd15"), folder / "own", settings)
+    calling = dataclasses.replace(settings, name="sd15-bls", components="triton")
+    to_triton(exports("sd15"), folder / "repository", calling)
+    (folder / "own" / "sd15").rename(folder / "repository" / "sd15")
+    return folder / "repository"
 
 
 @pytest.fixture(scope="session")

@@ -15,8 +15,10 @@ from router.cli.backends import backends
 from router.cli.check import check
 from router.cli.explain import explain
 from router.cli.export import app as export_app
+from router.cli.export_triton import triton
 from router.cli.failures import EXIT_CODES, UsageError, fail
 from router.cli.generate import generate
+from router.cli.models import models
 from router.cli.serve import serve
 
 app = typer.Typer(
@@ -50,8 +52,9 @@ def _options(
     ctx.obj = config
 
 
-for _command in (generate, explain, backends, check, serve):
+for _command in (generate, explain, models, backends, check, serve):
     app.command(epilog=EXIT_CODES)(_command)
+export_app.command(epilog=EXIT_CODES)(triton)
 app.add_typer(export_app)
 
 

@@ -24,7 +24,10 @@ from router.cli.output import STDERR, print_json, print_line, print_note
 from router.errors import BackendUnavailableError, RouterError
 from router.manifest import Manifest, ParityRecord
 
-_PARAMETERS = ("dtype", "force", "opset", "output", "profile", "rows", "runtime", "text_length", "against")
+_PARAMETERS = (
+    *("dtype", "force", "opset", "output", "profile", "rows", "runtime", "text_length", "against"),
+    *("components", "concurrency", "engines", "name", "queue", "threads"),
+)
 """Those that an export's sentences name."""
 
 REQUIRED = ("torch", "diffusers", "transformers", "onnx", "onnxscript", "onnxruntime")
@@ -71,8 +74,8 @@ def onnx(
 ) -> None:
     """Export a model to ONNX, compare it with its source, and keep it only if it is the same."""
     began = time.monotonic()
-    with reported(as_json), _told(as_json), _bars(as_json) as progress:
-        manifest: Manifest = _package("export.to_onnx").to_onnx(
+    with reported(as_json), told(as_json), _bars(as_json) as progress:
+        manifest: Manifest = package("export.to_onnx").to_onnx(
             source,
             output,
             sizes=profile or (),
@@ -103,10 +106,10 @@ def verify(
 ) -> None:
     """Check an export's hashes and graphs, and with --against everything beside its source again."""
     began = time.monotonic()
-    with reported(as_json), _told(as_json), _bars(as_json) as progress:
+    with reported(as_json), told(as_json), _bars(as_json) as progress:
         if sheet and not against:
             raise UsageError("`--sheet` draws the export beside its source; name that with `--against`.")
-        verified = _package("export.verify").verify(folder, against, sheet=sheet, progress=progress)
+        verified = package("export.verify").verify(folder, against, sheet=sheet, progress=progress)
     manifest = verified.manifest.model_copy(update={"parity": verified.parity})
     _report(folder, manifest, time.monotonic() - began, as_json, not_run=verified.not_run)
 
@@ -147,7 +150,7 @@ def _bars(quiet: bool) -> Iterator[_Progress]:
 
 
 @contextmanager
-def _told(as_json: bool) -> Iterator[None]:
+def told(as_json: bool) -> Iterator[None]:
     """All that a gate found, before the sentence that sums it up; in the words of the command line."""
     try:
         yield
@@ -164,11 +167,11 @@ def _in_options(sentence: str) -> str:
     return sentence
 
 
-def _package(name: str) -> Any:
+def package(name: str, required: Sequence[str] = REQUIRED, extra: str = "export") -> Any:
     """The module of the package `export`. Raises `BackendUnavailableError` where a library is missing."""
-    lacking = [module for module in REQUIRED if importlib.util.find_spec(module) is None]
+    lacking = [module for module in required if importlib.util.find_spec(module) is None]
     if lacking:
-        raise BackendUnavailableError(f"Exports need {', '.join(lacking)}; pip install 'triptych[export]'.")
+        raise BackendUnavailableError(f"Exports need {', '.join(lacking)}; pip install 'triptych[{extra}]'.")
     return importlib.import_module(name)
 
 

@@ -1,4 +1,4 @@
-"""A whole pipeline as one Triton model: what Triton's Python backend loads. The model itself is in `backends`."""
+"""What Triton's Python backend loads, for pipelines and components alike. The model itself is in `backends`."""
 
 import logging
 import os
@@ -30,7 +30,7 @@ NAMED = find_package()
 try:
     import numpy
 
-    from backends._stub_model import PipelineModel
+    from backends._stub_model import make_model
 except ModuleNotFoundError as exc:
     raise ModuleNotFoundError(
         f"Model {MODEL.name!r}: Python {sys.version_info.major}.{sys.version_info.minor} of {sys.prefix} has no"
@@ -46,13 +46,14 @@ if int(numpy.__version__.split(".")[0]) > 1:
 import triton_python_backend_utils as triton  # noqa: E402
 
 logging.basicConfig(format="%(levelname)s %(name)s: %(message)s")
+logging.getLogger("router").setLevel(logging.INFO)
 
 
 class TritonPythonModel:
     """The name that Triton looks for."""
 
     def initialize(self, args):
-        self.model = PipelineModel(args, triton)
+        self.model = make_model(args, triton)
 
     def execute(self, requests):
         return self.model.execute(requests)
