@@ -6,6 +6,7 @@ import base64
 import io
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -13,6 +14,7 @@ import pytest
 from PIL import Image
 
 from router import images
+from router.config import InstanceConfig, ModelConfig, RouterConfig
 from tests.pictures import painted
 from tests.services import Service, fake_config, serving
 
@@ -46,7 +48,8 @@ def test_pictures_are_kept_with_their_facts(service: Service) -> None:
     assert kept == {"id": made["id"], **made["meta"]}
     assert (kept["instance"], kept["backend"], kept["task"]) == ("demo/fake", "fake", "text-to-image")
     assert kept["parameters"]["num_inference_steps"] == 4
-    assert kept["timings"]["generate_s"] > 0
+    assert min(kept["timings"][name] for name in ("generate_s", "encode_s")) > 0
+    assert kept["rows"] >= kept["ticks"] > 0
 
 
 def test_base64_is_the_same_picture_and_nothing_is_kept(service: Service) -> None:
@@ -71,7 +74,22 @@ def test_bytes_come_with_their_facts_in_headers(service: Service) -> None:
     parameters = json.loads(headers["x-triptych-parameters"])
     assert (parameters["width"], parameters["scheduler"]) == (96, "DDIM")
     assert "prompt" not in parameters
-    assert "generate;dur=" in headers["server-timing"]
+    stages = dict(stage.split(";dur=") for stage in headers["server-timing"].split(", "))
+    assert min(float(stages[name]) for name in ("generate", "encode")) > 0
+    assert "x-triptych-notes" not in headers
+
+
+def test_a_failover_is_told_in_the_headers(tmp_path: Path) -> None:
+    faults = [{"at": "generate", "times": 0}]
+    first, second = (InstanceConfig(name=name, backend="fake", options=options) for name, options in (
+        ("demo/first", {"faults": faults}), ("demo/second", {}),
+    ))  # fmt: skip
+    models = (ModelConfig(name="demo", instances=(first, second)),)
+    with serving(tmp_path, RouterConfig(models=models, default_model="demo")) as service:
+        headers = service.post("/generate", **BASE).headers
+    assert headers["x-triptych-instance"] == "demo/second"
+    (note,) = json.loads(headers["x-triptych-notes"])
+    assert "demo/first" in note
 
 
 def test_a_picture_can_be_given_as_base64_or_data_url(service: Service) -> None:
@@ -120,19 +138,22 @@ def test_explain_names_who_would_serve_and_runs_nothing(service: Service) -> Non
         (b'{"prompt": "x", "output_format": "gif"}', "output_format"),
         (b'{"prompt": "x", "quality": 50}', "quality"),
         (b'{"prompt": "x", "num_images_per_prompt": 100}', "num_images_per_prompt"),
-        (b'{"prompt": "x\xff"}', None),
-        (b'{"prompt": "x"', None),
-        (b"[" * 50_000, None),
-        (b'{"a":' * 10_000, None),
-        (b"[]", None),
-        (b"", None),
+        (b'{"seed": 1, "prompt": "x\xff"}', "prompt"),
+        (b'{"prompt": "x", "loras": [{"name": "\xff"}]}', "loras"),
+        (b'{"prompt\xff": "x"}', "body"),
+        (b'{"prompt": "x\xff"', "body"),
+        (b'{"prompt": "x"', "body"),
+        (b"[" * 50_000, "body"),
+        (b'{"a":' * 10_000, "body"),
+        (b"[]", "body"),
+        (b"", "body"),
     ],
 )
-def test_a_wrong_body_is_a_400_that_names_its_field(service: Service, body: bytes, param: str | None) -> None:
+def test_a_wrong_body_is_a_400_that_names_its_field(service: Service, body: bytes, param: str) -> None:
     answer = service.http.post("/api/v1/generate", content=body, headers={"Content-Type": "application/json"})
     error = answer.json()["error"]
     assert (answer.status_code, error["param"]) == (400, param)
-    assert param is None or f"`{param}`" in error["message"]
+    assert f"`{param}`" in error["message"]
 
 
 def test_a_lone_surrogate_in_a_name_can_be_answered(service: Service) -> None:
@@ -160,11 +181,37 @@ def test_a_body_that_is_too_large_is_a_413(service: Service) -> None:
     assert [announced.status_code, chunked.status_code] == [413, 413]
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("GET", "/generate", "POST"),
+        ("PUT", "/v1/jobs", "GET, POST"),
+        ("PUT", "/v1/jobs/job_1", "DELETE, GET"),
+        ("POST", "/", "GET, HEAD"),
+    ],
+)
+def test_another_method_is_a_405_that_names_all_it_could_be(
+    service: Service, method: str, path: str, allowed: str
+) -> None:
+    answer = service.http.request(method, path)
+    assert (answer.status_code, answer.headers["allow"]) == (405, allowed)
+    assert answer.json()["error"]["code"] == "method_not_allowed"
+
+
 def test_one_picture_where_bytes_come_out(service: Service) -> None:
     error = service.post("/generate", **BASE, num_images_per_prompt=2).json()["error"]
     assert error["param"] == "num_images_per_prompt"
     assert service.post("/generate", **BASE, size="64x64", height=64).json()["error"]["param"] == "size"
     assert service.post("/generate", **BASE, size="64").json()["error"]["param"] == "size"
+
+
+def test_who_sends_a_size_is_answered_about_the_size(service: Service) -> None:
+    by_size = service.post("/generate", **BASE, size="60x64").json()["error"]
+    by_sides = service.post("/generate", **BASE, width=60).json()["error"]
+    assert (by_size["code"], by_size["param"], by_sides["param"]) == ("no_route", "size", "width")
+    for said in (by_size["message"], by_size["details"]["rejections"]["demo/fake"]):
+        assert "`size`" in said
+        assert "`width`" not in said
 
 
 def test_errors_have_their_status_and_say_nothing_of_the_prompt(service: Service) -> None:

@@ -132,6 +132,7 @@ def test_an_unknown_model_is_not_found(client: openai.OpenAI) -> None:
     [
         ({"size": "1024"}, "size"),
         ({"size": "64x16000"}, "size"),
+        ({"size": "60x64"}, "size"),
         ({"n": 0}, "n"),
         ({"quality": "hd"}, "quality"),
         ({"background": "transparent"}, "background"),
@@ -155,7 +156,7 @@ def test_what_cannot_be_honoured_is_refused_by_name(
     assert f"`{param}`" in caught.value.message
 
 
-def test_pictures_are_refused_by_the_clients_names(client: openai.OpenAI) -> None:
+def test_pictures_are_refused_by_the_clients_names(client: openai.OpenAI, service: Service) -> None:
     small = ("mask.png", images.encode(painted(32, 32)))
     with pytest.raises(openai.BadRequestError) as caught:
         client.images.edit(image=PHOTO, mask=small, prompt=PROMPT)
@@ -163,6 +164,10 @@ def test_pictures_are_refused_by_the_clients_names(client: openai.OpenAI) -> Non
     with pytest.raises(openai.BadRequestError, match="2 times") as caught:
         client.images.edit(image=[PHOTO, PHOTO], prompt=PROMPT)
     assert caught.value.param == "image"
+    form = {"prompt": (None, PROMPT), "image": (None, "text")}
+    text = service.http.post("/v1/images/edits", files=form, headers={"X-API-Key": KEY})
+    assert text.json()["error"]["param"] == "image"
+    assert "must be a file" in text.json()["error"]["message"]
     with pytest.raises(openai.BadRequestError, match="neither PNG") as caught:
         client.images.edit(image=("photo.png", b"nothing"), prompt=PROMPT)
     assert caught.value.param == "image"

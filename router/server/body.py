@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import re
 from typing import Any
 
 from fastapi import Request
@@ -15,6 +17,7 @@ from router.server.front import front_of
 
 _MAX_DIGITS = 40
 _HUGE: int = 10**_MAX_DIGITS
+_ESCAPED = re.compile("[\ud800-\udfff]")
 
 
 async def read_json(request: Request) -> dict[str, Any]:
@@ -38,7 +41,9 @@ async def read_body(request: Request) -> bytes:
         with Deadline(task, settings.body_s):
             return await _received(request, limit)
     except TimeoutError as exc:
-        raise InvalidRequestError(f"The body did not come within {settings.body_s:g} s.") from exc
+        raise InvalidRequestError(
+            f"The `body` did not come within {settings.body_s:g} s.", param="body"
+        ) from exc
 
 
 async def _received(request: Request, limit: int) -> bytes:
@@ -59,7 +64,9 @@ def parse_object(data: bytes) -> dict[str, Any]:
     """A JSON object as a dict. Raises `InvalidRequestError` for whatever else it is."""
     value = parse_json(data)
     if not isinstance(value, dict):
-        raise InvalidRequestError('The body must be a JSON object, such as {"prompt": "a red circle"}.')
+        raise InvalidRequestError(
+            'The `body` must be a JSON object, such as {"prompt": "a red circle"}.', param="body"
+        )
     return value
 
 
@@ -72,12 +79,19 @@ def parse_json(data: bytes) -> Any:
     try:
         return _JSON.decode(data.decode("utf-8"))
     except UnicodeDecodeError as exc:
-        raise InvalidRequestError(f"The body is not UTF-8 at byte {exc.start}; send UTF-8.") from exc
+        param = _not_utf8(data)
+        raise InvalidRequestError(
+            f"`{param}` is not UTF-8 (byte {exc.start} of the request); send UTF-8.", param=param
+        ) from exc
     except json.JSONDecodeError as exc:
         where = f"line {exc.lineno}, column {exc.colno}"
-        raise InvalidRequestError(f"The body is not JSON at {where}; correct that place.") from exc
+        raise InvalidRequestError(
+            f"The `body` is not JSON at {where}; correct that place.", param="body"
+        ) from exc
     except RecursionError as exc:
-        raise InvalidRequestError("The body is nested too deeply; no field needs that.") from exc
+        raise InvalidRequestError(
+            "The `body` is nested too deeply; no field needs that.", param="body"
+        ) from exc
 
 
 def media_type(request: Request) -> str:
@@ -93,6 +107,16 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
+def _not_utf8(data: bytes) -> str:
+    """The field whose value is not, or `body` where that cannot be told."""
+    with contextlib.suppress(ValueError, RecursionError, InvalidRequestError):
+        fields = _JSON.decode(data.decode("utf-8", "surrogateescape"))
+        for name, value in fields.items() if isinstance(fields, dict) else ():
+            if _ESCAPED.search(json.dumps(value, ensure_ascii=False)) and not _ESCAPED.search(name):
+                return str(name)[:_MAX_DIGITS]
+    return "body"
+
+
 def _integer(digits: str) -> int:
     """Python refuses to read numbers of thousands of digits; no field takes one."""
     if len(digits) > _MAX_DIGITS:
@@ -101,7 +125,7 @@ def _integer(digits: str) -> int:
 
 
 def _too_large(limit: int) -> TooLargeError:
-    return TooLargeError(f"The body may have {limit:,} bytes at most; send smaller pictures.", param="body")
+    return TooLargeError(f"The `body` may have {limit:,} bytes at most; send smaller pictures.", param="body")
 
 
 _JSON = json.JSONDecoder(object_pairs_hook=_unique, parse_int=_integer)

@@ -22,8 +22,11 @@ def parameters_of(request: GenerateRequest) -> dict[str, Any]:
     return request.model_dump(mode="json", exclude=_PICTURES, exclude_none=True)
 
 
-def facts_of(result: GenerateResult) -> dict[str, Any]:
-    """Everything needed to make the pictures again, and how it went."""
+def facts_of(result: GenerateResult, encode_s: float) -> dict[str, Any]:
+    """Everything needed to make the pictures again, and how it went.
+
+    `encode_s` are the seconds that writing the pictures took, which the router does not know.
+    """
     return {
         "model": result.request.model,
         "task": result.request.task,
@@ -35,7 +38,7 @@ def facts_of(result: GenerateResult) -> dict[str, Any]:
         "adjustments": list(result.adjustments),
         "notes": list(result.notes),
         "attempts": [dataclasses.asdict(attempt) for attempt in result.attempts],
-        "timings": timings_of(result),
+        "timings": timings_of(result, encode_s),
         "ticks": result.ticks,
         "rows": result.rows,
         "errors": [
@@ -46,15 +49,17 @@ def facts_of(result: GenerateResult) -> dict[str, Any]:
     }
 
 
-def timings_of(result: GenerateResult) -> dict[str, float]:
+def timings_of(result: GenerateResult, encode_s: float) -> dict[str, float]:
     """Seconds by stage, to the microsecond."""
-    return {name: round(getattr(result.timings, name), 6) for name in _STAGES}
+    stages = {name: round(getattr(result.timings, name), 6) for name in _STAGES}
+    return {**stages, "encode_s": round(encode_s, 6)}
 
 
-def headers_of(result: GenerateResult) -> dict[str, str]:
+def headers_of(result: GenerateResult, encode_s: float) -> dict[str, str]:
     """The facts as headers of raw bytes: ASCII, and without the prompts."""
     parameters = result.request.model_dump_json(exclude=_PICTURES | _WORDS, exclude_none=True)
-    stages = timings_of(result).items()
+    stages = timings_of(result, encode_s).items()
+    notes = {"X-Triptych-Notes": json.dumps(list(result.notes))} if result.notes else {}
     return {
         "X-Triptych-Seed": f"{result.request.seed}",
         "X-Triptych-Model": _ascii(result.request.model or ""),
@@ -63,6 +68,7 @@ def headers_of(result: GenerateResult) -> dict[str, str]:
         "X-Triptych-Parameters": _ascii(parameters),
         "X-Triptych-Adjustments": json.dumps(list(result.adjustments)),
         "Server-Timing": ", ".join(f"{name.removesuffix('_s')};dur={s * 1000:.3f}" for name, s in stages),
+        **notes,
     }
 
 

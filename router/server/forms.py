@@ -17,7 +17,7 @@ from router.server.errors import UnsupportedMediaTypeError
 _MAX_PARTS = 64
 _MAX_TEXT_BYTES = 64 * 1024
 _MAX_NAME_CHARACTERS = 40
-_BROKEN = "The form is broken or cut off; send it again as multipart/form-data."
+_BROKEN = "The form in `body` is broken or cut off; send it again as multipart/form-data."
 
 
 @dataclass(slots=True)
@@ -65,9 +65,9 @@ def _parse(data: bytes, boundary: bytes) -> list[Part]:
         parser.write(data)
         parser.finalize()
     except FormParserError as exc:
-        raise InvalidRequestError(_BROKEN) from exc
+        raise InvalidRequestError(_BROKEN, param="body") from exc
     if not reader.complete:
-        raise InvalidRequestError(_BROKEN)
+        raise InvalidRequestError(_BROKEN, param="body")
     return reader.parts
 
 
@@ -88,7 +88,9 @@ class _Reader:
 
     def part_begin(self) -> None:
         if len(self.parts) >= _MAX_PARTS:
-            raise InvalidRequestError(f"The form has more than {_MAX_PARTS} fields; no request needs that.")
+            raise InvalidRequestError(
+                f"The form in `body` has more than {_MAX_PARTS} fields; no request needs that.", param="body"
+            )
         self._disposition, self._chunks = b"", []
 
     def header_field(self, data: bytes, start: int, end: int) -> None:
@@ -109,7 +111,9 @@ class _Reader:
         kind, options = parse_options_header(self._disposition)
         name = options.get(b"name", b"").decode("utf-8", "replace")
         if kind != b"form-data" or not name:
-            raise InvalidRequestError("A field of the form has no name; give each one.")
+            raise InvalidRequestError(
+                "A field of the form in `body` has no name; give each one.", param="body"
+            )
         self.parts.append(Part(name, b"filename" in options, b"".join(self._chunks)))
 
     def end(self) -> None:

@@ -19,6 +19,7 @@ from router.server.errors import NotFoundError, body_of
 from router.server.front import Front, front_of
 from router.server.outputs import MEDIA_TYPES, Output
 from router.server.pictures import Encoding
+from router.server.stopwatch import Stopwatch
 from router.server.words import in_words
 
 routes = APIRouter(tags=["native"])
@@ -104,8 +105,9 @@ async def generate(request: Request) -> Response:
     wanted, encoding = await _read(request)
     result = await serving.generate(request, wanted)
     front = front_of(request)
-    meta = facts.facts_of(result)
-    files = await pictures.encode(result.images, encoding)
+    with Stopwatch() as writing:
+        files = await pictures.encode(result.images, encoding)
+    meta = facts.facts_of(result, writing.seconds)
     kept = await asyncio.gather(*[front.outputs.keep(file, encoding.format, meta) for file in files])
     seeds = [picture.seed for picture in result.pictures if picture.image is not None]
     images = [_kept(front, output, seed) for output, seed in zip(kept, seeds, strict=True)]
@@ -122,9 +124,10 @@ async def generate_encoded(request: Request) -> Response:
     """Make the pictures and return them as base64; nothing is kept."""
     wanted, encoding = await _read(request)
     result = await serving.generate(request, wanted)
-    images = await pictures.encode_text(result.images, encoding)
+    with Stopwatch() as writing:
+        images = await pictures.encode_text(result.images, encoding)
     media_type = MEDIA_TYPES[encoding.format]
-    meta = facts.facts_of(result)
+    meta = facts.facts_of(result, writing.seconds)
     return JSONResponse({"image_base64": images[0], "images": images, "media_type": media_type, "meta": meta})
 
 
@@ -146,8 +149,10 @@ async def generate_bytes(request: Request) -> Response:
     with in_words(_SIZE_WORDS if fields.get("size") is not None else {}):
         wanted = await _request_of(front_of(request), _with_sides(fields))
         result = await serving.generate(request, wanted)
-    (file,) = await pictures.encode(result.images, encoding)
-    return Response(file, headers=facts.headers_of(result), media_type=MEDIA_TYPES[encoding.format])
+    with Stopwatch() as writing:
+        (file,) = await pictures.encode(result.images, encoding)
+    headers = facts.headers_of(result, writing.seconds)
+    return Response(file, headers=headers, media_type=MEDIA_TYPES[encoding.format])
 
 
 @routes.post(

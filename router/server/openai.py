@@ -23,6 +23,7 @@ from router.server.openai_fields import Asked, in_their_words, of_form, understa
 from router.server.openai_stream import streamed
 from router.server.openai_urls import IMAGE, MASK, take_urls
 from router.server.picture_urls import file_at
+from router.server.stopwatch import Stopwatch
 from router.types import GenerateResult, RawImage
 
 routes = APIRouter(prefix="/v1", tags=["openai"])
@@ -128,26 +129,32 @@ async def _answer(
         if asked.stream:
             return await streamed(request, asked, wanted, kind)
         result = await serving.generate(request, wanted)
+    writing = Stopwatch()
+    data = await _data(request, asked, result, writing)
     return JSONResponse(
         {
             "created": int(time.time()),
-            "data": await _data(request, asked, result),
+            "data": data,
             "size": f"{result.request.width}x{result.request.height}",
             "output_format": asked.encoding.format,
             "background": "opaque",
             "without_effect": list(asked.without_effect),
-            "meta": facts.facts_of(result),
+            "meta": facts.facts_of(result, writing.seconds),
         }
     )
 
 
-async def _data(request: Request, asked: Asked, result: GenerateResult) -> list[dict[str, Any]]:
+async def _data(
+    request: Request, asked: Asked, result: GenerateResult, writing: Stopwatch
+) -> list[dict[str, Any]]:
     seeds = [picture.seed for picture in result.pictures if picture.image is not None]
     if asked.response_format == "b64_json":
-        texts = await pictures.encode_text(result.images, asked.encoding)
+        with writing:
+            texts = await pictures.encode_text(result.images, asked.encoding)
         return [{"b64_json": text, "seed": seed} for text, seed in zip(texts, seeds, strict=True)]
-    files = await pictures.encode(result.images, asked.encoding)
-    urls = await _keep(request, asked, files, facts.facts_of(result))
+    with writing:
+        files = await pictures.encode(result.images, asked.encoding)
+    urls = await _keep(request, asked, files, facts.facts_of(result, writing.seconds))
     return [{"url": url, "seed": seed} for url, seed in zip(urls, seeds, strict=True)]
 
 

@@ -51,6 +51,7 @@ _TEXT = frozenset(
     | {*_NEUTRAL, *_ANY_TEXT}
 )
 """Fields that are text; a form has nothing else."""
+_FILES = frozenset({"image", "mask"})
 _FOREIGN = frozenset(
     {"style", "input_fidelity", "complexity", "frame_count", "frame_duration_ms", "svg", "markup"}
 )
@@ -104,6 +105,10 @@ def of_form(parts: Sequence[Part]) -> tuple[dict[str, Any], dict[str, list[bytes
         name = part.name.removesuffix("[]")
         if part.file:
             files.setdefault(name, []).append(part.data)
+        elif name in _FILES:
+            raise InvalidRequestError(
+                f"`{name}` is text, but must be a file; give its part a file name.", param=name
+            )
         elif name in fields:
             raise InvalidRequestError(
                 f"`{name[:40]}` stands twice in the form; send it once.", param=name[:40]

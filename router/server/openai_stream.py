@@ -17,6 +17,7 @@ from router.request import GenerateRequest
 from router.server import errors, facts, pictures, serving
 from router.server.exchange import exchange_of
 from router.server.openai_fields import Asked
+from router.server.stopwatch import Stopwatch
 from router.types import Completed, Event, GenerateResult, Step
 
 Kind: TypeAlias = Literal["image_generation", "image_edit"]
@@ -88,9 +89,10 @@ class _Writer:
         return step.index * (self._asked.partial_images + 1) >= (self._sent + 1) * step.total
 
     async def _completed(self, result: GenerateResult) -> list[bytes]:
-        texts = await pictures.encode_text(result.images, self._asked.encoding)
+        with Stopwatch() as writing:
+            texts = await pictures.encode_text(result.images, self._asked.encoding)
         size = f"{result.request.width}x{result.request.height}"
-        meta = facts.facts_of(result)
+        meta = facts.facts_of(result, writing.seconds)
         extras = {"usage": _NO_TOKENS, "without_effect": list(self._asked.without_effect), "meta": meta}
         seeds = [picture.seed for picture in result.pictures if picture.image is not None]
         return [

@@ -18,6 +18,7 @@ from router.server.jobs.limits import JobLimits
 from router.server.jobs.store import JobStore
 from router.server.jobs.store_thread import StoreThread
 from router.server.jobs.submission import restore
+from router.server.stopwatch import Stopwatch
 from router.types import GenerateResult
 
 log = logging.getLogger("router.server")
@@ -178,10 +179,12 @@ class Runner:
         feed.tell(Progress("running"))
         request, encoding = await asyncio.to_thread(restore, job.parameters, inputs)
         result = await self._router.generate(request, on_event=feed.hear)
-        files = await pictures.encode(result.images, encoding)
+        with Stopwatch() as writing:
+            files = await pictures.encode(result.images, encoding)
+        meta = facts.facts_of(result, writing.seconds)
         places = [picture.index for picture in result.pictures if picture.image is not None]
         kept = dict(zip(places, files, strict=True))
-        ended = await self._store.ask(JobStore.finish, job.id, facts.facts_of(result), kept)
+        ended = await self._store.ask(JobStore.finish, job.id, meta, kept)
         if ended is not None:
             self._end(ended)
             self._on_result(result)
