@@ -12,14 +12,12 @@ from backends import _tasks
 from backends._gather import BATCHED
 from router.capabilities import Capabilities, Defaults
 from router.errors import LoadError
+from router.geometry import Geometry
 from router.model_folder import ModelFolder
 from router.types import Footprint
 
 MOST_ROWS = 16
 """Eight guided pictures. On two CPU cores 16 rows measured better than 8 and 12 (scripts/bench_lane)."""
-
-_LATENT_SIDE = 128
-"""Side of the latents where the configuration does not say: FLUX and SD3 make 1024x1024 by default."""
 
 _ROW_BYTES_PER_CHANNEL = 0.8
 """Workspace per row, pixel, first-block channel and byte of dtype. SDXL (320 channels, float16) needs
@@ -40,19 +38,20 @@ def capabilities(
     """What an instance of this folder can do on this device. Loads nothing."""
     kind = _pipeline_class(folder)
     vae, denoiser = folder.config("vae"), folder.config("unet") or folder.config("transformer")
-    cell = 2 ** (len(vae.get("block_out_channels", [0] * 4)) - 1)
-    multiple = cell * (2 if "transformer" in folder.components() else 1)
+    geometry = Geometry.of(denoiser, vae, patched="transformer" in folder.components())
     parameters = _tasks.parameters(kind)
     return Capabilities(
         family=_tasks.family(kind),
         pipeline=kind.__name__,
         tasks=frozenset(_tasks.tasks_of(kind, denoiser, vae)),
-        defaults=Defaults(*_default_size(denoiser, cell), *_default_steps_and_guidance(parameters, denoiser)),
+        defaults=Defaults(
+            geometry.height, geometry.width, *_default_steps_and_guidance(parameters, denoiser)
+        ),
         footprint=_footprint(folder, vae, denoiser, dtype, vae_tiling),
         device=device,
         dtype=str(dtype).removeprefix("torch."),
-        size_multiple=multiple,
-        min_side=_min_side(denoiser, multiple),
+        size_multiple=geometry.size_multiple,
+        min_side=geometry.min_side,
         schedulers=tuple(_tasks.schedulers(_scheduler(folder))),
         negative_prompt="negative_prompt" in parameters,
         true_cfg="true_cfg_scale" in parameters,
@@ -90,13 +89,6 @@ def _default_steps_and_guidance(parameters: Any, denoiser: dict[str, Any]) -> tu
     return steps, float(guidance.default)
 
 
-def _default_size(denoiser: dict[str, Any], cell: int) -> tuple[int, int]:
-    """Height and width in pixels; `sample_size` is one number, or two."""
-    size = denoiser.get("sample_size") or _LATENT_SIDE
-    height, width = size if isinstance(size, list) else (size, size)
-    return height * cell, width * cell
-
-
 def _scheduler(folder: ModelFolder) -> Any:
     config = folder.config("scheduler")
     name = config.get("_class_name")
@@ -106,12 +98,6 @@ def _scheduler(folder: ModelFolder) -> Any:
             f"The model's scheduler class {name!r} is not one of diffusers {diffusers.__version__}."
         )
     return kind.from_config(config)
-
-
-def _min_side(denoiser: dict[str, Any], multiple: int) -> int:
-    """A UNet halves its latents between blocks; the last must keep one cell."""
-    blocks = len(denoiser.get("block_out_channels", [0]))
-    return int(multiple * 2 ** (blocks - 1))
 
 
 def _footprint(

@@ -1,4 +1,4 @@
-"""DiffusersBackend: any Diffusers pipeline, from a folder or a hub id, run by torch."""
+"""DiffusersBackend: any Diffusers pipeline, from a folder, a single file or a hub id, run by torch."""
 
 from __future__ import annotations
 
@@ -10,17 +10,19 @@ import diffusers
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 
-from backends import _describe, _shipped, _tasks
+from backends import _describe, _shipped, _single_file, _tasks
 from backends._device import device_of, torch_device
 from backends._options import read_options
 from backends._pipeline import PipelineBackend
 from backends._quiet import quiet
 from router.backend import Lanes
 from router.capabilities import Capabilities
+from router.checkpoint import SUFFIXES
 from router.config import InstanceConfig
 from router.errors import ConfigError, LoadError
 from router.model_folder import ModelFolder
 from router.request import GenerateRequest
+from router.single_file import SingleFile, open_model
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -42,6 +44,8 @@ class DiffusersOptions(BaseModel):
     """Row counts that ticks are padded to; empty pads nothing. `compile` needs them."""
     text_length: int | None = Field(default=None, ge=1, le=512)
     """Tokens that T5 reads (SD3, FLUX); `None` is the pipeline's own. Exports of the model have theirs."""
+    config: str | None = None
+    """Of a single file: the folder of its configurations and tokenizers. `None` is the one beside it."""
     revision: str | None = None
     """Of a hub id."""
     local_files_only: bool = False
@@ -49,7 +53,7 @@ class DiffusersOptions(BaseModel):
 
 
 class DiffusersBackend(PipelineBackend):
-    """One instance. Source: a folder with `model_index.json`, `shipped:NAME`, or a hub id."""
+    """One instance. Source: a folder with `model_index.json`, a checkpoint, `shipped:NAME`, or a hub id."""
 
     def __init__(self, instance: InstanceConfig, lanes: Lanes) -> None:
         super().__init__()
@@ -85,11 +89,15 @@ class DiffusersBackend(PipelineBackend):
         return self.options.text_length
 
     def _describe(self, device: str, dtype: torch.dtype) -> Capabilities:
-        self._folder = ModelFolder(self._find(), self.name)
+        self._folder = open_model(self._find(), self.name, self.options.config)
         self._folder.check()
         self._device, self._dtype = torch_device(device), dtype
         found = _describe.capabilities(
-            self._folder, device, dtype, vae_tiling=self.options.vae_tiling, notes=_notes(self.options)
+            self._folder,
+            device,
+            dtype,
+            vae_tiling=self.options.vae_tiling,
+            notes=(*_notes(self.options), *self._folder.notes()),
         )
         self.row_limit = self._instance.row_limit or _describe.row_limit(found)
         self._check_text_length(found.pipeline)
@@ -103,17 +111,20 @@ class DiffusersBackend(PipelineBackend):
             )
 
     def _find(self) -> Path:
-        """The local folder of the source; a hub id is fetched, its weights only as safetensors."""
+        """The folder or file of the source; a hub id is fetched, its weights only as safetensors."""
         if not self._instance.source:
             raise ConfigError(
-                f"{self.name}: `source` is missing; name a model folder, a hub id or `shipped:shapes`."
+                f"{self.name}: `source` is missing; name a model folder, a checkpoint, a hub id or"
+                " `shipped:shapes`."
             )
         source = _shipped.resolve(self._instance.source)
-        if Path(source).is_dir():
+        if Path(source).exists():
             return Path(source)
-        if source.count("/") != 1 or source.startswith((".", "/", "~")):
+        is_file = source.endswith(SUFFIXES)
+        if is_file or source.count("/") != 1 or source.startswith((".", "/", "~")):
+            kind = "checkpoint" if is_file else "model folder"
             raise LoadError(
-                f"{self.name}: there is no model folder {Path(source).name!r}; correct `source`.",
+                f"{self.name}: there is no {kind} {Path(source).name!r}; correct `source`.",
                 instance=self.name,
             )
         try:
@@ -137,6 +148,8 @@ class DiffusersBackend(PipelineBackend):
     def read(self) -> Any:
         assert self._folder is not None
         self._folder.check()
+        if isinstance(self._folder, SingleFile):
+            return _single_file.read_pipeline(self._folder, self._dtype)
         with quiet():
             return diffusers.DiffusionPipeline.from_pretrained(  # type: ignore[no-untyped-call]
                 self._folder.folder, dtype=self._dtype, use_safetensors=True, local_files_only=True

@@ -70,6 +70,8 @@ class ModelConfig(_Frozen):
     licence: str = ""
     defaults: ModelDefaults = ModelDefaults()
     policy: Literal["order", "fastest"] = "order"
+    origin: str = ""
+    """Where it was found and why it serves, for `triptych models`."""
 
 
 class BreakerConfig(_Frozen):

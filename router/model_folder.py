@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from router.errors import LoadError
+from router.header import Header, HeaderError, Tensor
 
 PICKLED = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
-_HEADER_LIMIT_BYTES = 100_000_000
-"""The safetensors format's own limit for its header."""
-
 _NO_WEIGHTS = ("scheduler", "tokenizer", "feature_extractor", "image_processor")
 
 
@@ -55,14 +53,22 @@ class ModelFolder:
         """The safetensors files of all components, in the order of `components` and their names."""
         return [file for name in self.components() for file in _weight_files(self.folder / name)]
 
+    def tensors(self, component: str) -> Mapping[str, Tensor]:
+        """What the headers of the component's files say; empty for one without weights."""
+        files = _weight_files(self.folder / component)
+        return {name: tensor for file in files for name, tensor in self._header(file).tensors.items()}
+
     def parameters(self) -> int:
-        """The number of weights of all components, from the headers of their files."""
-        return sum(
-            math.prod(tensor["shape"])
-            for file in self.weight_files()
-            for key, tensor in self._header(file).items()
-            if key != "__metadata__"
-        )
+        """The number of weights of all components."""
+        return sum(tensor.elements for name in self.components() for tensor in self.tensors(name).values())
+
+    def weights_bytes(self) -> int:
+        """Bytes that the weights of all components take in their files."""
+        return sum(tensor.size_bytes for name in self.components() for tensor in self.tensors(name).values())
+
+    def notes(self) -> tuple[str, ...]:
+        """What an operator should know of it."""
+        return ()
 
     def _check_config(self, component: str) -> None:
         if not self.config(component):
@@ -85,28 +91,13 @@ class ModelFolder:
         for file in files:
             self._header(file)
 
-    def _header(self, file: Path) -> dict[str, Any]:
-        """The header of a safetensors file, checked against the file's size.
-
-        Format: 8 bytes little-endian length, JSON of that length, then the tensors' bytes
-        (safetensors README, "Format").
-        """
-        size = file.stat().st_size
-        with file.open("rb") as stream:
-            length = int.from_bytes(stream.read(8), "little")
-            if size < 8 or length > min(_HEADER_LIMIT_BYTES, size - 8):
-                raise self._error(f"has a damaged file {file.parent.name}/{file.name}; copy it again")
-            try:
-                header: dict[str, Any] = json.loads(stream.read(length))
-                tensors = [tensor for key, tensor in header.items() if key != "__metadata__"]
-                ends = [tensor["data_offsets"][1] for tensor in tensors if math.prod(tensor["shape"]) >= 0]
-            except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as exc:
-                raise self._error(
-                    f"has a damaged file {file.parent.name}/{file.name}; copy it again"
-                ) from exc
-        if size != 8 + length + max(ends, default=0):
-            raise self._error(f"has a file cut short, {file.parent.name}/{file.name}; copy it again")
-        return header
+    def _header(self, file: Path) -> Header:
+        try:
+            return Header.read(file)
+        except OSError as exc:
+            raise self._error(f"has a file {_told(file)} that cannot be read; copy it again") from exc
+        except HeaderError as exc:
+            raise self._error(f"has a file {_told(file)} that {exc}; {exc.cure}") from exc.__cause__
 
     def _read_json(self, file: Path) -> dict[str, Any]:
         try:
@@ -132,3 +123,7 @@ def _weight_files(folder: Path) -> list[Path]:
     files = sorted(folder.glob("*.safetensors"))
     plain = [file for file in files if file.name.count(".") == 1]
     return plain or files
+
+
+def _told(file: Path) -> str:
+    return f"{file.parent.name}/{file.name}"

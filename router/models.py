@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from router.checkpoint import SUFFIX, SUFFIXES
 from router.config import SHIPPED_MODEL, InstanceConfig, ModelConfig, ModelDefaults
 from router.errors import ConfigError
 from router.findings import did_you_mean
@@ -18,6 +19,12 @@ from router.variables import Variables
 SHIPPED_SOURCE = f"shipped:{SHIPPED_MODEL}"
 SHIPPED_DEFAULTS = ModelDefaults(num_inference_steps=20, guidance_scale=5.0)
 DEFAULT_BACKEND = "diffusers"
+LOCAL_FOLDERS = ("model", ".")
+"""Where a model is looked for when none is named, in this order."""
+
+_PATH_OPTION = "config"
+"""The option of an instance that is a path, and relative to the file as its `source` is."""
+
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 
@@ -41,7 +48,7 @@ def choose_models(
     `tables` and `default` are those of the file `place`; without tables it need not exist.
     """
     _check_backends(tables, place, variables)
-    models = [_of_table(name, table, place.parent) for name, table in tables.items()]
+    models = [_of_table(name, table, place) for name, table in tables.items()]
     if variables.model is not None:
         default = variables.model
         if default not in tables:
@@ -71,11 +78,8 @@ def _check_backends(tables: Mapping[str, ModelTable], place: Path, variables: Va
             raise ConfigError(f"{key}: {exc}") from exc
 
 
-def _of_table(name: str, table: ModelTable, folder: Path) -> ModelConfig:
-    instances = tuple(
-        instance.model_copy(update={"source": _resolved(instance.source, folder)})
-        for instance in table.instances
-    )
+def _of_table(name: str, table: ModelTable, place: Path) -> ModelConfig:
+    instances = tuple(_with_paths(instance, place.parent) for instance in table.instances)
     return ModelConfig(
         name=name,
         instances=_named(name, instances),
@@ -83,6 +87,7 @@ def _of_table(name: str, table: ModelTable, folder: Path) -> ModelConfig:
         licence=table.licence,
         defaults=table.defaults,
         policy=table.policy,
+        origin=f"`[models.{name}]` of {place}",
     )
 
 
@@ -90,53 +95,80 @@ def _of_variable(
     source: str, tables: Mapping[str, ModelTable], variables: Variables, directory: Path
 ) -> ModelConfig:
     """The model that `TRIPTYCH_MODEL` stands for where it is no name of the file's."""
+    origin = "named by TRIPTYCH_MODEL"
     if source == SHIPPED_MODEL:
-        return _shipped(variables)
+        return _shipped(variables, origin)
     folder = directory / Path(source).expanduser()
+    if folder.is_file() or source.endswith(SUFFIXES):
+        return _of_file(source, folder, tables, variables)
     if folder.is_dir():
-        if not _is_model(folder):
+        if not is_model(folder):
             raise ConfigError(
                 f"TRIPTYCH_MODEL is {source!r}, a folder without model_index.json; name a Diffusers folder."
             )
         folder = folder.resolve()
-        if folder.name in tables:
-            raise ConfigError(
-                f"TRIPTYCH_MODEL is {source!r}, but the file has another model {folder.name!r};"
-                " rename the folder or the model."
-            )
-        return _made(folder.name, str(folder), variables)
+        _check_free(folder.name, "folder", source, tables)
+        return _made(folder.name, str(folder), variables, origin)
     if _HUB_ID.fullmatch(source):
-        return _made(source, source, variables)
+        return _made(source, source, variables, origin)
     known = did_you_mean(source, [*tables, SHIPPED_MODEL])
-    raise ConfigError(f"TRIPTYCH_MODEL is {source!r}, which is no model, folder or hub id; {known}")
+    raise ConfigError(f"TRIPTYCH_MODEL is {source!r}, which is no model, folder, file or hub id; {known}")
+
+
+def _of_file(source: str, file: Path, tables: Mapping[str, ModelTable], variables: Variables) -> ModelConfig:
+    said = f"TRIPTYCH_MODEL is {source!r}"
+    if not file.is_file():
+        raise ConfigError(f"{said}, a file that is not there; correct the path.")
+    if file.suffix != SUFFIX:
+        raise ConfigError(f"{said}, and only {SUFFIX} files are read; convert it, or name a folder.")
+    _check_free(file.stem, "file", source, tables)
+    return _made(file.stem, str(file.resolve()), variables, "named by TRIPTYCH_MODEL")
+
+
+def _check_free(name: str, kind: str, source: str, tables: Mapping[str, ModelTable]) -> None:
+    if name in tables:
+        raise ConfigError(
+            f"TRIPTYCH_MODEL is {source!r}, but the file has another model {name!r};"
+            f" rename the {kind} or the model."
+        )
 
 
 def _found(variables: Variables, directory: Path) -> ModelConfig:
     """The model that serves where none is named."""
-    for folder in (directory / "model", directory):
-        if _is_model(folder):
-            return _made(folder.resolve().name, str(folder.resolve()), variables)
-    return _shipped(variables)
+    for name in LOCAL_FOLDERS:
+        folder = (directory / name).resolve()
+        if is_model(folder):
+            where = "the working directory" if name == "." else f"`{name}` in the working directory"
+            return _made(folder.name, str(folder), variables, f"{where}, as no model is named")
+    return _shipped(variables, "the shipped model, as none is named and no folder of one is here")
 
 
-def _shipped(variables: Variables) -> ModelConfig:
+def _shipped(variables: Variables, origin: str) -> ModelConfig:
     facts = {
         "description": "Coloured shapes on coloured backgrounds, 128x128.",
         "licence": "Apache-2.0",
         "defaults": SHIPPED_DEFAULTS,
     }
-    return _made(SHIPPED_MODEL, SHIPPED_SOURCE, variables).model_copy(update=facts)
+    return _made(SHIPPED_MODEL, SHIPPED_SOURCE, variables, origin).model_copy(update=facts)
 
 
-def _made(name: str, source: str, variables: Variables) -> ModelConfig:
+def _made(name: str, source: str, variables: Variables, origin: str) -> ModelConfig:
     """A model that stands in no file: one instance for each backend that is asked for."""
     backends = variables.backends or (DEFAULT_BACKEND,)
     instances = tuple(InstanceConfig(backend=backend, source=source) for backend in backends)
-    return ModelConfig(name=name, instances=_named(name, instances))
+    return ModelConfig(name=name, instances=_named(name, instances), origin=origin)
 
 
-def _is_model(folder: Path) -> bool:
+def is_model(folder: Path) -> bool:
     return (folder / "model_index.json").is_file()
+
+
+def _with_paths(instance: InstanceConfig, folder: Path) -> InstanceConfig:
+    options = {
+        key: _resolved(value, folder) if key == _PATH_OPTION and isinstance(value, str) else value
+        for key, value in instance.options.items()
+    }
+    return instance.model_copy(update={"source": _resolved(instance.source, folder), "options": options})
 
 
 def _resolved(source: str, folder: Path) -> str:

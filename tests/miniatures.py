@@ -53,8 +53,8 @@ def miniature(family: Family, folder: Path, *, guidance_embeds: bool = True) -> 
     if not (target / "model_index.json").exists():
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as unfinished:
-            parts = _BUILDERS[name]()
-            _draw_weights(parts)
+            parts = BUILDERS[name]()
+            draw_weights(parts)
             save_pipeline(parts, Path(unfinished) / name)
             (Path(unfinished) / name).rename(target)
     return target
@@ -163,7 +163,7 @@ def _flux(guidance_embeds: bool = True) -> Parts:
     }
 
 
-_BUILDERS: dict[str, Callable[[], Parts]] = {
+BUILDERS: dict[str, Callable[[], Parts]] = {
     "sd15": _sd15,
     "sdxl": _sdxl,
     "sd3": _sd3,
@@ -240,7 +240,7 @@ def _t5(*, width: int) -> torch.nn.Module:
     return encoder
 
 
-def _draw_weights(parts: Parts) -> None:
+def draw_weights(parts: Parts) -> None:
     """Unit-variance weights throughout, so that prompt, seed and steps all reach the picture."""
     generator = torch.Generator().manual_seed(WEIGHT_SEED)
     modules = [part[1] for part in parts.values() if isinstance(part, tuple)]

@@ -100,7 +100,7 @@ def test_a_pickled_source_is_refused(source: Path) -> None:
 def test_a_half_copied_source_is_refused(source: Path) -> None:
     weights = source / "vae" / "diffusion_pytorch_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
-    refused(source, ("export", "onnx", "model", *OUTPUT), 1, "has a file cut short, vae/")
+    refused(source, ("export", "onnx", "model", *OUTPUT), 1, "that is cut short: 100 bytes are missing")
 
 
 def test_a_source_that_diffusers_cannot_read_is_a_sentence(source: Path) -> None:

@@ -84,8 +84,8 @@ def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
         ("queue", "-1", "`TRIPTYCH_QUEUE` is '-1': input should be greater than or equal to 0."),
         ("default_guidance", "inf", "`TRIPTYCH_DEFAULT_GUIDANCE` is 'inf': input should be a finite number."),
         ("backends", "fake,difusers", "TRIPTYCH_BACKENDS, entry 2: There is no backend 'difusers'; did you"),
-        ("model", "photos", "is 'photos', which is no model, folder or hub id; did you mean photo?"),
-        ("model", "./gone/away", "no model, folder or hub id; the known ones are: photo, sketch, shapes."),
+        ("model", "photos", "is 'photos', which is no model, folder, file or hub id; did you mean photo?"),
+        ("model", "./gone/away", "no model, folder, file or hub id; the known ones are: photo, sketch,"),
         ("model", ".", "TRIPTYCH_MODEL is '.', a folder without model_index.json; name a Diffusers folder."),
     ],
 )  # fmt: skip
