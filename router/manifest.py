@@ -163,6 +163,11 @@ class Manifest(_Record):
     def write(self, folder: Path) -> None:
         (folder / FILE_NAME).write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
+    def check_sizes(self, folder: Path) -> list[str]:
+        """One sentence for each file that is missing or has another size. Reads none of them."""
+        sentences = (_wrong_size(folder, name, record) for name, record in self.files.items())
+        return [sentence for sentence in sentences if sentence]
+
     def check_files(self, folder: Path) -> list[str]:
         """One sentence for each file that is not as it was. Reads them all: slow, and blocks."""
         sentences = (_wrong(folder, name, record) for name, record in self.files.items())
@@ -181,6 +186,13 @@ def _read_json(folder: Path) -> Any:
 
 
 def _wrong(folder: Path, name: str, record: FileRecord) -> str | None:
+    sentence = _wrong_size(folder, name, record)
+    if sentence is None and FileRecord.of(folder / name) != record:
+        return f"`{name}` has changed since the export; copy the export again."
+    return sentence
+
+
+def _wrong_size(folder: Path, name: str, record: FileRecord) -> str | None:
     path = PurePosixPath(name)
     file = folder / path
     if path.is_absolute() or not file.resolve().is_relative_to(folder.resolve()):
@@ -190,6 +202,4 @@ def _wrong(folder: Path, name: str, record: FileRecord) -> str | None:
     if file.stat().st_size != record.size_bytes:
         size = file.stat().st_size
         return f"`{name}` has {size} bytes instead of {record.size_bytes}; copy the export again."
-    if FileRecord.of(file) != record:
-        return f"`{name}` has changed since the export; copy the export again."
     return None
