@@ -36,6 +36,11 @@ BACKENDS: dict[str, BackendEntry] = {
         requires=("torch", "diffusers", "transformers", "onnxruntime"),
         install="pip install 'triptych[onnx]'",
     ),
+    "triton": BackendEntry(
+        "backends.triton:TritonBackend",
+        requires=("tritonclient", "grpc", "numpy"),
+        install="pip install 'triptych[triton]'",
+    ),
     "fake": BackendEntry("backends.fake:FakeBackend"),
 }
 

@@ -35,7 +35,7 @@ def test_every_listed_backend_says_how_its_libraries_are_installed() -> None:
 
 
 def test_an_unknown_name_lists_the_known_ones() -> None:
-    listed = r"'difusers'; did you mean 'diffusers'\?.*: diffusers, onnxruntime, fake, and"
+    listed = r"'difusers'; did you mean 'diffusers'\?.*: diffusers, onnxruntime, triton, fake, and"
     with pytest.raises(ConfigError, match=listed):
         resolve("difusers")
 
