@@ -81,6 +81,19 @@ def test_a_job_keeps_what_it_has_fetched(service: Service, pictures: PictureServ
     assert len(pictures.asked) == before + 1
 
 
+def test_a_repeated_job_is_found_though_its_picture_is_gone(
+    service: Service, pictures: PictureServer
+) -> None:
+    pictures.replies["/brief.png"] = reply(PHOTO)
+    body = BASE | {"image_url": f"http://{pictures.authority}/brief.png"}
+    headers = {"Idempotency-Key": "brief"}
+    first = service.http.post("/v1/jobs", json=body, headers=headers)
+    del pictures.replies["/brief.png"]
+    second = service.http.post("/v1/jobs", json=body, headers=headers)
+    assert (first.status_code, second.status_code) == (202, 202)
+    assert second.json()["id"] == first.json()["id"]
+
+
 def test_openai_edits_as_json(service: Service, pictures: PictureServer) -> None:
     url = f"http://{pictures.authority}/photo.png"
     made = service.post("/v1/images/edits", prompt="a red circle", images=[{"image_url": url}]).json()

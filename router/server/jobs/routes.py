@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
 from typing import Any, cast
 
@@ -61,16 +61,24 @@ async def submit(request: Request) -> Response:
     front, exchange = front_of(request), exchange_of(request)
     with front.at_work():
         body, key = await read_json(request), request.headers.get("idempotency-key")
-        most = front.settings.max_input_pixels
-        files = await picture_urls.files_of(body, front.fetch)
-        draft, wanted = await asyncio.to_thread(submission.read, exchange.key, body, key, most, files)
-        job, is_new = await front.jobs.earlier(draft), False
+        job, is_new = None, False
+        if key is not None:
+            claim = await asyncio.to_thread(submission.claim, exchange.key, body, key)
+            job = await front.jobs.earlier(claim)
         if job is None:
-            front.quotas.charge(exchange.key, wanted.num_images_per_prompt)
-            job, is_new = await front.jobs.submit(draft, wanted)
+            job, is_new = await _accepted(front, exchange.key, body, key)
     exchange.facts["job"] = job.id
     headers = {"Location": f"/v1/jobs/{job.id}"} | ({} if is_new else {"Idempotency-Replayed": "true"})
     return JSONResponse(_shown(front, job), 202, headers)
+
+
+async def _accepted(front: Front, owner: str, body: Mapping[str, Any], key: str | None) -> tuple[Job, bool]:
+    """The job, and whether it is new. Only here are pictures fetched and decoded, and quotas charged."""
+    files = await picture_urls.files_of(body, front.fetch)
+    most = front.settings.max_input_pixels
+    draft, wanted = await asyncio.to_thread(submission.read, owner, body, key, most, files)
+    front.quotas.charge(owner, wanted.num_images_per_prompt)
+    return await front.jobs.submit(draft, wanted)
 
 
 @routes.get(

@@ -20,6 +20,11 @@ _KEY = re.compile(r"[\x21-\x7e]{1,255}")
 _SEED_BITS = 32
 
 
+def claim(owner: str, body: Mapping[str, Any], idempotency_key: str) -> Draft:
+    """What a repetition is known by, and nothing else. Large bodies take time: call it in a thread."""
+    return Draft(owner, {}, idempotency_key=idempotency_key, digest=digest_of(body))
+
+
 def read(
     owner: str,
     body: Mapping[str, Any],
