@@ -7,6 +7,7 @@ import mmap
 import os
 import re
 import secrets
+from collections.abc import Iterable
 from pathlib import Path
 
 FOLDER = Path("/dev/shm")
@@ -40,8 +41,23 @@ class Region:
         return f"<Region {self.name} of {self.size:,} bytes>"
 
 
-def is_orphan(name: str) -> bool:
-    """Whether the name is of a process of this machine that no longer runs."""
+def orphans(names: Iterable[str]) -> list[str]:
+    """Those of processes of this machine that no longer run; blocking."""
+    return [name for name in names if _is_orphan(name)]
+
+
+def sweep() -> list[str]:
+    """Remove what killed processes left; blocking. The names."""
+    if not FOLDER.is_dir():
+        return []
+    found = orphans(os.listdir(FOLDER))
+    for name in found:
+        with contextlib.suppress(OSError):
+            (FOLDER / name).unlink()
+    return found
+
+
+def _is_orphan(name: str) -> bool:
     named = _NAME.fullmatch(name)
     if named is None or int(named[2]) != _namespace():
         return False
@@ -52,17 +68,6 @@ def is_orphan(name: str) -> bool:
     except PermissionError:
         return False
     return False
-
-
-def sweep() -> list[str]:
-    """Remove what killed processes left; blocking. The names."""
-    if not FOLDER.is_dir():
-        return []
-    orphans = [file for file in FOLDER.glob("triptych_*_client_*") if is_orphan(file.name)]
-    for orphan in orphans:
-        with contextlib.suppress(OSError):
-            orphan.unlink()
-    return [orphan.name for orphan in orphans]
 
 
 def _namespace() -> int:

@@ -13,7 +13,7 @@ from tritonclient.utils import InferenceServerException
 
 from backends._triton_connection import Connection
 from backends._triton_errors import status_of
-from backends._triton_region import Region, is_orphan, sweep
+from backends._triton_region import Region, orphans, sweep
 
 T = TypeVar("T")
 
@@ -40,8 +40,8 @@ class Regions:
         self._connection, self._is_on = connection, True
         await asyncio.to_thread(sweep)
         with contextlib.suppress(InferenceServerException, grpc.RpcError):
-            orphans = [name for name in await connection.regions() if is_orphan(name)]
-            for name in orphans:
+            known = await connection.regions()
+            for name in await asyncio.to_thread(orphans, known):
                 await connection.unregister(name)
 
     async def take(self, size: int) -> Region | None:

@@ -55,6 +55,8 @@ class TritonDouble(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: igno
         """While it is not set, questions get no answer."""
         self.is_healthy.set()
         self.shares_memory = True
+        self.forgets = False
+        """Takes shared memory, and never finds it again."""
         self.spoils: dict[str, np.ndarray[Any, Any] | None] = {}
         """Outputs to put in the place of the right ones; `None` leaves one out."""
         self.seen: list[GenerateRequest] = []
@@ -139,6 +141,7 @@ class TritonDouble(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: igno
         return response
 
     async def SystemSharedMemoryRegister(self, request: Any, context: Any) -> Any:
+        await self.is_healthy.wait()
         if not self.shares_memory:
             words = f"Unable to open shared memory region: '{request.key}'"
             await context.abort(grpc.StatusCode.INTERNAL, words)
@@ -229,7 +232,7 @@ class TritonDouble(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: igno
         return response
 
     def _region(self, name: str) -> mmap.mmap:
-        if name not in self.regions:
+        if name not in self.regions or self.forgets:
             raise LookupError(f"Unable to find shared memory region: '{name}'")
         self.by_region += 1
         return self.regions[name]
