@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 from types import FunctionType
 
@@ -25,16 +25,18 @@ SECOND_WIDTH = 24
 """Of the second CLIP: Diffusers tells the two of a checkpoint apart by their widths alone."""
 
 
-def single_file(family: Family, root: Path, *, only: Iterable[str] | None = None, bare: bool = False) -> Path:
-    """A checkpoint in a new folder of `root`, its configurations in a folder of the same name beside it.
+def single_file(family: Family, root: Path, *, only: Sequence[str] = (), bare: bool = False) -> Path:
+    """A checkpoint in a folder of `root`, its configurations in a folder of the same name beside it.
 
     `only` these components go into it, the others' weights into the configurations; `bare` leaves out
     what stands before the denoiser's names.
     """
     folder = source(family, root)
+    target = root / "-".join([family, *(only or ["all"]), "bare" if bare else "prefixed"])
+    if target.exists():
+        return target / "tiny.safetensors"
     weights = {file.parent.name: load_file(file) for file in sorted(folder.glob("*/*.safetensors"))}
-    inside = set(weights) if only is None else set(only)
-    target = root / f"{family}-single-{len(list(root.iterdir()))}"
+    inside = set(only or weights)
     target.mkdir()
     state: dict[str, torch.Tensor] = {}
     for component in sorted(inside):
