@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,10 @@ from backends._stub_requests import PROGRESS, read_fields
 from backends._stub_responses import Responses
 from backends._stub_settings import PipelineSettings
 from backends._stub_watch import Watch
-from router.errors import RequestCancelledError, RouterError
+from router.errors import LoadError, RequestCancelledError, RouterError
 from router.router import BackendRouter
+
+_LOG = logging.getLogger("router.triton")
 
 
 class PipelineModel:
@@ -56,6 +59,9 @@ class PipelineModel:
     async def _entered(self, name: str, version: Path) -> BackendRouter:
         router = await BackendRouter(self._settings.router_config(name, version)).__aenter__()
         try:
+            (status,) = await router.probe()
+            if status.error:
+                raise LoadError(status.error, instance=name)
             await router.load()
         except BaseException as exc:
             await router.__aexit__(type(exc), exc, exc.__traceback__)
@@ -68,9 +74,11 @@ class PipelineModel:
         try:
             with watch:
                 result = await self._router.generate(on_event=watch.on_event, **fields)
+            responses.result(result)
         except RouterError as exc:
             responses.error(exc)
         except asyncio.CancelledError:
             responses.error(RequestCancelledError("The request was cancelled."))
-        else:
-            responses.result(result)
+        except Exception as exc:  # noqa: BLE001 -- the edge: a client must not wait for ever
+            _LOG.warning("A request failed here", exc_info=exc)
+            responses.error(RouterError(f"The server failed with {type(exc).__name__}; see its log."))

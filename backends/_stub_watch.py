@@ -33,7 +33,7 @@ class Watch:
         self._steps += 1
         self._late += self._task is None
         if not self._stop_if_unwanted() and self._progress:
-            self._responses.step(event)
+            self._report(event)
 
     def __enter__(self) -> None:
         self._timer = self._loop.call_later(POLL_S, self._poll)
@@ -48,6 +48,14 @@ class Watch:
             counts = self._steps, self._late
             _LOG.info("Stopped after %d steps, %d since it was unwanted: %s", *counts, type(exc).__name__)
 
+    def _report(self, step: Step) -> None:
+        """One request whose responses cannot be sent must not stop the events of the others."""
+        try:
+            self._responses.step(step)
+        except Exception as exc:  # noqa: BLE001 -- the edge: Triton's own errors
+            _LOG.warning("A step could not be told", exc_info=exc)
+            self._stop()
+
     def _poll(self) -> None:
         if not self._stop_if_unwanted():
             self._timer = self._loop.call_later(POLL_S, self._poll)
@@ -57,6 +65,10 @@ class Watch:
         if self._task is None:
             return True
         if self._responses.unwanted:
+            self._stop()
+        return self._task is None
+
+    def _stop(self) -> None:
+        if self._task is not None:
             self._task.cancel()
             self._task = None
-        return self._task is None

@@ -21,8 +21,8 @@ import urllib.request
 from pathlib import Path
 from types import FrameType
 
-from triton_files import ROOT, NoServerError, find_server
-from triton_sweep import prefix, sweep
+from scripts.triton_files import ROOT, NoServerError, find_server
+from scripts.triton_sweep import prefix, sweep
 
 PORTS = {"http": 8000, "grpc": 8001, "metrics": 8002}
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h

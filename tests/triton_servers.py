@@ -19,7 +19,6 @@ import pytest
 from tests.exports import Exports
 
 _ROOT = Path(__file__).parents[1]
-_START = _ROOT / "scripts" / "triton_start.py"
 _END_LIMIT_S = 60
 
 
@@ -37,19 +36,18 @@ class TritonServer:
     repository: Path
     log: Path
 
-    @property
-    def region_prefix(self) -> str:
-        """What its shared memory and its stubs' command lines are called by."""
-        return f"triptych_{self.script.pid}_"
-
 
 @contextlib.contextmanager
 def start_server(repository: Path, log: Path, *options: str) -> Iterator[TritonServer]:
-    """A server on free ports with all models of the repository. Ends well, or fails the test with its log."""
+    """A server on free ports, with all models of the repository or those of `--load=NAME`.
+
+    Fails the test with the server's log where it does not start, or leaves something behind at its end.
+    """
     ports = ("--http-port=0", "--grpc-port=0", "--metrics-port=0")
     with log.open("a") as stream:
         script = subprocess.Popen(
-            [sys.executable, _START, repository, *ports, "--exit-s=10", *options],
+            [sys.executable, "-m", "scripts.triton_start", repository, *ports, "--exit-s=10", *options],
+            cwd=_ROOT,
             stdout=subprocess.PIPE,
             stderr=stream,
             text=True,
@@ -60,6 +58,20 @@ def start_server(repository: Path, log: Path, *options: str) -> Iterator[TritonS
     finally:
         script.terminate()
         script.communicate(timeout=_END_LIMIT_S)
+    assert left_of(script) == []
+
+
+def left_of(script: subprocess.Popen[str]) -> list[str]:
+    """Shared memory and stubs of the server that `script` started."""
+    prefix = f"triptych_{script.pid}_"
+    regions = [f"/dev/shm/{region.name}" for region in Path("/dev/shm").glob(f"{prefix}*")]
+    return regions + [command for command in _commands() if prefix in command]
+
+
+def _commands() -> Iterator[str]:
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            yield (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
 
 
 def _ready(script: subprocess.Popen[str], repository: Path, log: Path) -> TritonServer:
