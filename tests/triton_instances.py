@@ -7,18 +7,23 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+import numpy as np
+
 from backends.fake import FakeBackend
 from backends.triton import TritonBackend
 from router.config import InstanceConfig
 from router.lane import Lane
 from router.request import GenerateRequest
-from router.types import Generated, RawImage, ignore_event
+from router.types import Generated, GenerateResult, RawImage, ignore_event
+from tests.onnx_doubles import psnr_db
 from tests.triton_doubles import TritonDouble
 
 Lanes = Callable[[str], Lane]
 
 SIDE = 64
 STEPS = 6
+LEAST_DB = 45.0
+"""Peaks of one level in 255 here and there, as between any two runtimes."""
 
 
 def request(**fields: Any) -> GenerateRequest:
@@ -77,3 +82,17 @@ async def generate(backend: TritonBackend, **fields: Any) -> Generated:
 
 def begin(backend: TritonBackend, **fields: Any) -> asyncio.Task[Generated]:
     return asyncio.create_task(generate(backend, **fields))
+
+
+def least_db(one: list[GenerateResult], other: list[GenerateResult]) -> float:
+    """Between the two pictures that are least alike."""
+    pairs = zip(images_of(one), images_of(other), strict=True)
+    return min(psnr_db(as_array(a), as_array(b)) for a, b in pairs)
+
+
+def images_of(results: list[GenerateResult]) -> list[RawImage]:
+    return [image for result in results for image in result.images]
+
+
+def as_array(image: RawImage) -> np.ndarray[Any, Any]:
+    return np.frombuffer(image.pixels, np.uint8)
