@@ -33,13 +33,14 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _LAST_REPLIES_S = 5
 _KEEP_ALIVE_S = 65
 _BACKLOG = 2048
+_YOUNG_OBJECTS = 5000
 
 
 def run(router: BackendRouter, settings: ServerSettings) -> None:
     """Serve until a signal comes. Blocks. Raises `ConfigError` where it cannot begin."""
     check_single(os.environ)
     app = create_app(router, settings)
-    _freeze()
+    _relieve_collector()
     config = uvicorn.Config(
         app,
         lifespan="off",  # uvicorn would log what is wrong at the start as a stack trace
@@ -54,13 +55,15 @@ def run(router: BackendRouter, settings: ServerSettings) -> None:
         runner.run(_serve(app, Server(config, app.state.front), listener))
 
 
-def _freeze() -> None:
-    """Spare the garbage collector what importing has made: walking it costs a small request 20 us.
+def _relieve_collector() -> None:
+    """Spare the garbage collector work that finds nothing, 30 us of a small request.
 
-    Before a model is loaded, as what is frozen is never collected.
+    It need not walk what importing has made. That comes before any model, as what is frozen is never
+    collected. And it need not begin at fewer objects than requests in progress hold.
     """
     gc.collect()
     gc.freeze()
+    gc.set_threshold(_YOUNG_OBJECTS)
 
 
 async def _serve(app: FastAPI, server: Server, listener: socket.socket) -> None:
