@@ -23,7 +23,7 @@ def read_pipeline(model: SingleFile, dtype: torch.dtype) -> Any:
 
     Raises `LoadError` where checkpoint and configuration do not fit, before any weight is read.
     """
-    for fault in _faults(model):
+    for fault in faults(model):
         model.checkpoint.refuse(f"{fault}; {_CURE}")
     absent = dict.fromkeys([*model.inside(), *model.left_out()])
     kind = getattr(diffusers, model.index["_class_name"])
@@ -43,7 +43,7 @@ def read_pipeline(model: SingleFile, dtype: torch.dtype) -> Any:
     return pipeline
 
 
-def _faults(model: SingleFile) -> Iterator[str]:
+def faults(model: SingleFile) -> Iterator[str]:
     """The conversion is rehearsed with tensors that have shapes and no values.
 
     Diffusers itself would leave out what is too much, with a warning, and make other pictures.

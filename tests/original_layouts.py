@@ -16,8 +16,6 @@ Rules: TypeAlias = Sequence[tuple[str, str]]
 in a joined tensor, or `swap` where the halves stand the other way round."""
 
 DENOISER = "model.diffusion_model."
-LAYERS = 1
-"""Of each block of a miniature UNet."""
 
 
 def published(family: Family, component: str, state: State) -> tuple[str, dict[str, torch.Tensor]]:
@@ -88,16 +86,17 @@ def _unet_rules(state: State) -> list[tuple[str, str]]:
         (r"^mid_block\.attentions\.0", "middle_block.1"),
         (r"^mid_block\.resnets\.1", "middle_block.2"),
     ]
-    for block in range(2):
-        first = block * (LAYERS + 1)
-        last = first + LAYERS
+    layers, blocks = _count(state, r"down_blocks\.0\.resnets"), _count(state, "down_blocks")
+    for block in range(blocks):
+        first = block * (layers + 1)
+        last = first + layers
         place = 2 if any(name.startswith(f"up_blocks.{block}.attentions") for name in state) else 1
         down, up = rf"^down_blocks\.{block}\.", rf"^up_blocks\.{block}\."
         rules += [
             (rf"{down}downsamplers\.0\.conv", f"input_blocks.{last + 1}.0.op"),
             (rf"{up}upsamplers\.0\.conv", f"output_blocks.{last}.{place}.conv"),
         ]
-        for layer in range(LAYERS + 1):
+        for layer in range(layers + 1):
             for place, kind in enumerate(("resnets", "attentions")):
                 rules += [
                     (rf"{down}{kind}\.{layer}\.", f"input_blocks.{first + layer + 1}.{place}."),
@@ -135,8 +134,13 @@ _OPEN_CLIP = [
 ]
 
 
+def _count(state: State, before: str) -> int:
+    """How many blocks are numbered behind these words."""
+    return len({found[1] for name in state if (found := re.match(rf"{before}\.(\d+)\.", name))})
+
+
 def _sd3_rules(state: State) -> list[tuple[str, str]]:
-    last = max(int(name.split(".")[1]) for name in state if name.startswith("transformer_blocks."))
+    last = _count(state, "transformer_blocks") - 1
     return [
         (r"^pos_embed\.pos_embed", "pos_embed"),
         (r"^pos_embed\.proj", "x_embedder.proj"),

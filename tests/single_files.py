@@ -25,14 +25,16 @@ SECOND_WIDTH = 24
 """Of the second CLIP: Diffusers tells the two of a checkpoint apart by their widths alone."""
 
 
-def single_file(family: Family, root: Path, *, only: Sequence[str] = (), bare: bool = False) -> Path:
+def single_file(
+    family: Family, root: Path, *, only: Sequence[str] = (), bare: bool = False, of: Path | None = None
+) -> Path:
     """A checkpoint in a folder of `root`, its configurations in a folder of the same name beside it.
 
     `only` these components go into it, the others' weights into the configurations; `bare` leaves out
-    what stands before the denoiser's names.
+    what stands before the denoiser's names. `of` another folder than `source`.
     """
-    folder = source(family, root)
-    target = root / "-".join([family, *(only or ["all"]), "bare" if bare else "prefixed"])
+    folder = of or source(family, root)
+    target = root / "-".join([folder.name, *(only or ["all"]), "bare" if bare else "prefixed"])
     if target.exists():
         return target / "tiny.safetensors"
     weights = {file.parent.name: load_file(file) for file in sorted(folder.glob("*/*.safetensors"))}

@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers import UNet2DConditionModel
 
 from backends.diffusers import DiffusersBackend
 from router.types import TASKS, Task
 from tests.diffusers_doubles import Lanes, loaded
-from tests.miniatures import FAMILIES, Family
+from tests.miniatures import BUILDERS, FAMILIES, Family, draw_weights
+from tests.pipeline_layout import save_pipeline
 from tests.plain_pipelines import difference, mixed_requests, plain_pipeline
 from tests.single_files import narrow_flux, single_file, source
 
@@ -55,7 +57,7 @@ def move_weights(pipeline: Any) -> None:
 
 async def from_file(lanes: Lanes, file: Path) -> DiffusersBackend:
     backend = await loaded(lanes, file)
-    move_weights(backend._pipelines["text-to-image"])
+    move_weights(next(iter(backend._pipelines.values())))
     return backend
 
 
@@ -70,6 +72,20 @@ async def differs_by(backend: DiffusersBackend, folder: Path, task: Task) -> int
 async def test_pictures_are_those_of_the_folder_bit_for_bit(family: Family, root: Path, lanes: Lanes) -> None:
     backend = await from_file(lanes, single_file(family, root))
     assert [await differs_by(backend, source(family, root), task) for task in TASKS] == [0, 0, 0]
+
+
+async def test_a_checkpoint_made_for_inpainting_does_that_alone(root: Path, lanes: Lanes) -> None:
+    parts = BUILDERS["sd15"]() | {
+        "_class_name": "StableDiffusionInpaintPipeline",
+        "_diffusers_version": "0.30.0",
+    }
+    wide = UNet2DConditionModel.from_config(parts["unet"][1].config, in_channels=9)
+    parts |= {"unet": ("diffusers", wide)}
+    draw_weights(parts)
+    save_pipeline(parts, root / "inpainting")
+    backend = await from_file(lanes, single_file("sd15", root, of=root / "inpainting"))
+    assert (await backend.probe()).tasks == {"inpainting"}
+    assert await differs_by(backend, root / "inpainting", "inpainting") == 0
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
