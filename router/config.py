@@ -50,7 +50,7 @@ class InstanceConfig(_Frozen):
     backend: str
     """A name of the registry, or an import string `package.module:Class`."""
     source: str = ""
-    """Folder, hub id or server URL; what it means is the backend's affair."""
+    """Folder, checkpoint, hub id or server URL; what it means is the backend's affair."""
     device: str = "auto"
     """`cpu`, `cuda:0`, ...; `auto` is the fastest there is."""
     dtype: str = "auto"

@@ -48,7 +48,7 @@ def load_config(
 
     A setting is taken from the first of: the environment, the file, the model's own configuration.
     The file is the first of: `path`, `TRIPTYCH_CONFIG`, `triptych.toml` in `directory`, none.
-    The models are the first of: those of the file, together with the folder or hub id in
+    The models are the first of: those of the file, together with the folder, checkpoint or hub id in
     `TRIPTYCH_MODEL`; `directory/model` or `directory` itself where it holds a `model_index.json`;
     the shipped model. `environ` and `directory` stand for the process's own.
     """

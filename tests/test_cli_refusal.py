@@ -42,6 +42,7 @@ from tests.command_line import DEMO, PICTURE, as_object, configure, pictures_in,
         (("--config", "none.toml", "explain", "a circle"), 2, "none.toml"),
         (("--config", "none.toml", "backends"), 2, "none.toml"),
         (("--config", "none.toml", "check"), 2, "none.toml"),
+        (("--config", "none.toml", "models"), 2, "none.toml"),
     ],
     ids=lambda value: " ".join(value)[:40] if isinstance(value, tuple) else "",
 )
