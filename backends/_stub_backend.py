@@ -6,7 +6,7 @@ rows at a time.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -18,7 +18,7 @@ from pydantic import Field
 from backends._session import Runtime, TensorSpec
 from backends.onnxruntime import OnnxRuntimeBackend, OnnxRuntimeOptions
 from router.errors import LoadError
-from router.manifest import GraphRecord, Manifest
+from router.manifest import GraphRecord, Manifest, TensorRecord
 
 
 class ComponentsOptions(OnnxRuntimeOptions):
@@ -58,7 +58,7 @@ class TritonRuntime:
     def version(self) -> str:
         return version("onnxruntime")
 
-    def open(self, file: Path) -> TritonSession:
+    def open(self, file: Path, inputs: Sequence[TensorRecord] = ()) -> TritonSession:
         name = file.relative_to(self.folder).as_posix()
         records = (graph for graphs in self.manifest.components.values() for graph in graphs)
         record = next((graph for graph in records if graph.file == name), None)

@@ -10,13 +10,13 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from tritonclient.grpc import model_config_pb2 as schema
 
 from export.errors import UnsupportedExportError
 from export.triton_settings import TritonRuntime, TritonSettings
-from router.manifest import GraphRecord, Manifest, TensorRecord
+from router.manifest import GraphRecord, Manifest
 
 BACKENDS: Final[dict[TritonRuntime, str]] = {
     "python": "python",
@@ -63,10 +63,8 @@ def config(model: ComponentModel, settings: TritonSettings, source: str) -> Any:
     found = schema.ModelConfig(
         name=model.name, backend=BACKENDS[settings.runtime], max_batch_size=model.max_rows
     )
-    found.input.extend(_tensors(schema.ModelInput, [graph.inputs for graph in model.graphs], model.max_rows))
-    found.output.extend(
-        _tensors(schema.ModelOutput, [graph.outputs for graph in model.graphs], model.max_rows)
-    )
+    found.input.extend(_tensors(schema.ModelInput, model, settings, "inputs"))
+    found.output.extend(_tensors(schema.ModelOutput, model, settings, "outputs"))
     kind = schema.ModelInstanceGroup.KIND_GPU if settings.on_gpu else schema.ModelInstanceGroup.KIND_CPU
     found.instance_group.add(kind=kind, count=1)
     if model.max_rows > 1:
@@ -77,12 +75,12 @@ def config(model: ComponentModel, settings: TritonSettings, source: str) -> Any:
 
 
 def plan_of(record: GraphRecord, engines: Path) -> Path:
-    """The engine of a graph. Raises `UnsupportedExportError` with the command that builds it."""
+    """The engine of a graph, which is called as the graph is. Raises `UnsupportedExportError`."""
     plan = engines / Path(record.file).with_suffix(".plan")
     if not plan.is_file():
         raise UnsupportedExportError(
-            f"`engines` has no {plan.relative_to(engines)}; build it where it shall run, with"
-            f" `trtexec --onnx={record.file} --saveEngine={plan.relative_to(engines)} --stronglyTyped`."
+            f"`engines` has no {plan.relative_to(engines)}; build those of this export with"
+            " `triptych export tensorrt`, on the machine where they shall run."
         )
     return plan
 
@@ -108,20 +106,30 @@ def _max_rows(graphs: Sequence[GraphRecord], manifest: Manifest, runtime: Triton
     tensors = [tensor for graph in graphs for tensor in (*graph.inputs, *graph.outputs)]
     if any(not tensor.shape or tensor.name in ROWLESS for tensor in tensors):
         return 0
-    if all(graph.dynamic_batch for graph in graphs):
+    if runtime != "tensorrt" and all(graph.dynamic_batch for graph in graphs):
         return max(rows for profile in manifest.profiles for rows in profile.row_buckets)
     return max(graph.rows for graph in graphs) if runtime == "python" else 0
 
 
-def _tensors(kind: Any, of_graphs: Sequence[Sequence[TensorRecord]], max_rows: int) -> Iterable[Any]:
+def _tensors(
+    kind: Any, model: ComponentModel, settings: TritonSettings, which: Literal["inputs", "outputs"]
+) -> Iterable[Any]:
     """One for each name; an axis that is not the same in all graphs, or open, is -1."""
-    for records in zip(*of_graphs, strict=True):
-        shapes = [record.shape[1:] if max_rows else record.shape for record in records]
-        dims = [_axis(sizes) for sizes in zip(*shapes, strict=True)]
+    for records in zip(*(getattr(graph, which) for graph in model.graphs), strict=True):
+        shapes = [
+            _fixed(record.shape, graph.rows) if settings.runtime == "tensorrt" else record.shape
+            for graph, record in zip(model.graphs, records, strict=True)
+        ]
+        dims = [_axis(sizes) for sizes in zip(*shapes, strict=True)][1 if model.max_rows else 0 :]
         tensor = kind(name=records[0].name, data_type=_DTYPES[records[0].dtype], dims=dims or [1])
         if not dims:  # Triton has no shape smaller than [1]
             tensor.reshape.SetInParent()
         yield tensor
+
+
+def _fixed(shape: Sequence[int | str], rows: int) -> list[int]:
+    """As in the engine, which leaves no axis open."""
+    return [rows if isinstance(axis, str) else axis for axis in shape]
 
 
 def _axis(sizes: Sequence[int | str]) -> int:

@@ -160,7 +160,7 @@ def test_engines_stand_where_tensorrt_looks(exported: Path, folder: Path) -> Non
         (("--runtime", "tensorrt"), "`--engines` names the folder of TensorRT's plans"),
         (
             ("--runtime", "tensorrt", "--engines", "engines"),
-            "`--engines` has no text_encoder/model.plan; build it where it shall run, with `trtexec",
+            "`--engines` has no text_encoder/model.plan; build those of this export with `triptych",
         ),
         (("--name", "a/b"), "`--name` is 'a/b'; use letters, digits"),
         (("--components", "theirs"), "`--components` is 'theirs'; use own or triton."),
