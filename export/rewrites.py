@@ -8,7 +8,7 @@ from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 
 
 def rewrite(model: onnx_ir.Model) -> None:
-    """Drop this machine's paths, make permuting einsums transposes, keep timesteps exact."""
+    """Drop this machine's paths; einsums that permute, timesteps and resizing as the functions below say."""
     ClearMetadataAndDocStringPass()(model)
     for value in model.graph.inputs:
         if value.dtype == onnx_ir.DataType.FLOAT:
@@ -16,6 +16,8 @@ def rewrite(model: onnx_ir.Model) -> None:
     for node in list(model.graph):
         if node.op_type == "Einsum" and (order := _permutation(node.attributes["equation"].as_string())):
             _replace_by_transpose(model.graph, node, order)
+        elif node.op_type == "Resize" and node.outputs[0].dtype == onnx_ir.DataType.BFLOAT16:
+            _resize_in_float32(model.graph, node)
 
 
 def _permutation(equation: str) -> list[int] | None:
@@ -32,6 +34,22 @@ def _replace_by_transpose(graph: onnx_ir.Graph, node: onnx_ir.Node, order: list[
     old, new = node.outputs[0], transposed.outputs[0]
     new.name, new.shape, new.type = old.name, old.shape, old.type
     onnx_ir.convenience.replace_nodes_and_values(graph, node, [node], [transposed], [old], [new])
+
+
+def _resize_in_float32(graph: onnx_ir.Graph, node: onnx_ir.Node) -> None:
+    """TensorRT has no Resize of bfloat16. Nearest neighbours, all that the families resize by, stay equal."""
+    old, given = node.outputs[0], node.inputs[0]
+    assert given is not None
+    widened = onnx_ir.node("Cast", [given], {"to": onnx_ir.DataType.FLOAT})
+    resized = onnx_ir.node("Resize", [widened.outputs[0], *node.inputs[1:]], node.attributes)
+    narrowed = onnx_ir.node("Cast", [resized.outputs[0]], {"to": onnx_ir.DataType.BFLOAT16})
+    for made, shape in ((widened, given.shape), (resized, old.shape)):
+        made.outputs[0].shape, made.outputs[0].type = shape, onnx_ir.TensorType(onnx_ir.DataType.FLOAT)
+    new = narrowed.outputs[0]
+    new.name, new.shape, new.type = old.name, old.shape, old.type
+    onnx_ir.convenience.replace_nodes_and_values(
+        graph, node, [node], [widened, resized, narrowed], [old], [new]
+    )
 
 
 _HALVES = (onnx_ir.DataType.FLOAT16, onnx_ir.DataType.BFLOAT16)
