@@ -13,7 +13,7 @@ from onnx.shape_inference import InferenceError
 from export.operators import MAX_OPSET, opset_of, unknown_operators
 from router.manifest import GraphRecord, Manifest, TensorRecord
 
-_DENOISERS = ("unet", "transformer")
+DENOISERS = ("unet", "transformer")
 _MAX_SAID = 200  # characters of a library's own sentence
 
 Check: TypeAlias = Callable[[onnx.ModelProto, GraphRecord, Manifest], Iterator[str]]
@@ -147,7 +147,7 @@ def _missing_graphs(manifest: Manifest) -> Iterator[str]:
         there = {(graph.profile, graph.rows) for graph in graphs}
         open_batch = {graph.profile for graph in graphs if graph.dynamic_batch}
         for profile in manifest.profiles:
-            buckets = profile.row_buckets if component in _DENOISERS else (1,)
+            buckets = profile.row_buckets if component in DENOISERS else (1,)
             for rows in buckets if profile.name not in open_batch else ():
                 if (profile.name, rows) not in there:
                     yield f"`{component}` has no graph of {rows} rows at {profile.name}; export again."

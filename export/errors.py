@@ -28,3 +28,10 @@ class GateError(ExportError):
     def __init__(self, message: str, findings: Sequence[str] = ()) -> None:
         super().__init__(message)
         self.findings = tuple(findings)
+
+
+def refuse(findings: Sequence[str]) -> None:
+    """Raise `GateError` if there are any: the first as its sentence, all of them beside it."""
+    if findings:
+        more = f" ({len(findings) - 1} more findings.)" if len(findings) > 1 else ""
+        raise GateError(findings[0] + more, findings)

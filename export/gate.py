@@ -13,7 +13,7 @@ from export import parity_sheet
 from export.capture import Call, capture
 from export.checks import check_folder
 from export.components import Component
-from export.errors import ExportError, GateError
+from export.errors import ExportError, GateError, refuse
 from export.families import Family, family_of
 from export.parity import Source, compare
 from export.pictures import Pair, make_pairs
@@ -73,13 +73,6 @@ def measure(folder: Path, source: Path, manifest: Manifest, *, progress: Progres
     pairs = _pictures(folder, source, manifest)
     record = _record(manifest, components, pairs)
     return Measured(record, tuple(pairs), tuple(_picture_findings(record, manifest)))
-
-
-def refuse(findings: Sequence[str]) -> None:
-    """Raise `GateError` if there are any: the first as its sentence, all of them beside it."""
-    if findings:
-        more = f" ({len(findings) - 1} more findings.)" if len(findings) > 1 else ""
-        raise GateError(findings[0] + more, findings)
 
 
 @dataclass

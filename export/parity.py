@@ -16,7 +16,7 @@ from export.capture import Call, fill
 from export.components import Component
 from export.range_scan import RangeScan
 from export.sessions import Feeds, Session, open_session
-from export.tolerances import TOLERANCES
+from export.tolerances import TOLERANCES, difference
 from router.manifest import GraphRecord
 from router.types import ShapeProfile
 
@@ -71,14 +71,6 @@ def compare(
     if said is None:
         said = _said(component.output_names, runs, dtype)
     return GraphParity(error, largest, (f"`{graph.file}` {said}",) if said else ())
-
-
-def difference(made: Array, reference: Array) -> float:
-    """Largest, as a share of the reference's largest value where that is beyond 1."""
-    if made.shape != reference.shape or not np.isfinite(made).all():
-        return float("inf")
-    scale = max(1.0, float(np.abs(reference).max()))
-    return float(np.abs(made.astype(np.float64) - reference).max()) / scale
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,12 @@ source never stands under the output's name.
 from __future__ import annotations
 
 import importlib.util
-import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from export import gate
-from export.errors import ExportError, UnsupportedExportError
+from export.errors import UnsupportedExportError
 from export.families import family_of
 from export.folder import write_folder
 from export.modules import DTYPES
@@ -21,7 +20,7 @@ from export.profiles import profiles_of
 from export.progress import Progress, Silent
 from export.settings import ExportSettings
 from export.source import check_source, find_source
-from export.unfinished import check_output, unfinished
+from export.unfinished import check_output, check_room, unfinished
 from router.cli import main
 from router.manifest import FILE_NAME, FileRecord, Manifest, Runtime
 from router.model_folder import ModelFolder
@@ -90,14 +89,7 @@ def _check_machine(source: Path, output: Path, settings: ExportSettings) -> None
             "Exports in bfloat16 are compared by OpenVINO, which is missing;"
             " pip install 'triptych[openvino]'."
         )
-    needed = ModelFolder(source, "source").parameters() * DTYPES[settings.dtype].itemsize
-    parent = next(folder for folder in output.resolve().parents if folder.is_dir())
-    free = shutil.disk_usage(parent).free
-    if needed > free:
-        raise ExportError(
-            f"The export needs {needed:,} bytes, and the disk of `output` {output.name!r} has {free:,} left;"
-            " make room, or name a folder on another."
-        )
+    check_room(output, ModelFolder(source, "source").parameters() * DTYPES[settings.dtype].itemsize)
 
 
 def _files(folder: Path) -> set[str]:

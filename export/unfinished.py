@@ -19,8 +19,11 @@ from export.errors import ExportError, UnsupportedExportError
 from router.manifest import FILE_NAME
 
 
-def check_output(output: Path, *, replace: bool) -> None:
-    """Raises `UnsupportedExportError` where nothing may be put, before any work is done for it."""
+def check_output(output: Path, *, replace: bool, marker: str = FILE_NAME) -> None:
+    """Raises `UnsupportedExportError` where nothing may be put, before any work is done for it.
+
+    `marker` is the file without which a folder is none of ours, and not replaced.
+    """
     if not output.exists():
         return
     if not output.is_dir():
@@ -30,14 +33,26 @@ def check_output(output: Path, *, replace: bool) -> None:
         raise UnsupportedExportError(
             f"`output` {output.name!r} is there already; name another folder, or replace it with `force`."
         )
-    if not empty and not (output / FILE_NAME).is_file():
+    if not empty and not (output / marker).is_file():
         raise UnsupportedExportError(
-            f"`output` {output.name!r} is no export, so `force` does not replace it; name another folder."
+            f"`output` {output.name!r} is no export, so `force` does not replace it: it has no"
+            f" {marker}; name another folder."
+        )
+
+
+def check_room(output: Path, needed_bytes: int) -> None:
+    """Raises `ExportError` where the disk has fewer bytes left, which would else be found out at the end."""
+    parent = next(folder for folder in output.resolve().parents if folder.is_dir())
+    free = shutil.disk_usage(parent).free
+    if needed_bytes > free:
+        raise ExportError(
+            f"The export needs {needed_bytes:,} bytes, and the disk of `output` {output.name!r} has {free:,}"
+            " left; make room, or name a folder on another."
         )
 
 
 @contextlib.contextmanager
-def unfinished(output: Path, *, replace: bool = False) -> Iterator[Path]:
+def unfinished(output: Path, *, replace: bool = False, marker: str = FILE_NAME) -> Iterator[Path]:
     """An empty folder on the same disk, which becomes `output` where the block ends well.
 
     Raises `UnsupportedExportError` as `check_output` does and where another run writes it,
@@ -49,7 +64,7 @@ def unfinished(output: Path, *, replace: bool = False) -> Iterator[Path]:
         with _locked(output):
             folder, replaced = _beside(output, "unfinished"), _beside(output, "replaced")
             _clear(output, folder, replaced)
-            check_output(output, replace=replace)
+            check_output(output, replace=replace, marker=marker)
             folder.mkdir()
             try:
                 yield folder

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Final
 
 from export.checks import check_folder
-from export.errors import GateError
-from export.gate import measure, refuse
+from export.errors import GateError, refuse
+from export.gate import measure
 from export.progress import Progress
 from export.source import check_source, find_source, source_sha256
 from router.cli import main

@@ -17,8 +17,8 @@ from export.capture import fill
 from export.components import ROWS, Component, Input
 from export.draws import normal
 from export.errors import ExportError
-from export.parity import GraphParity, Source, compare, difference
-from export.tolerances import TOLERANCES
+from export.parity import GraphParity, Source, compare
+from export.tolerances import TOLERANCES, difference
 from router.manifest import TensorRecord
 from router.types import ShapeProfile
 from tests.graphs import FILE, export_of, graph, node, tensor
