@@ -15,6 +15,7 @@ from router.cli.backends import backends
 from router.cli.check import check
 from router.cli.explain import explain
 from router.cli.export import app as export_app
+from router.cli.export_tensorrt import tensorrt
 from router.cli.export_triton import triton
 from router.cli.failures import EXIT_CODES, UsageError, fail
 from router.cli.generate import generate
@@ -54,7 +55,8 @@ def _options(
 
 for _command in (generate, explain, models, backends, check, serve):
     app.command(epilog=EXIT_CODES)(_command)
-export_app.command(epilog=EXIT_CODES)(triton)
+for _command in (tensorrt, triton):
+    export_app.command(epilog=EXIT_CODES)(_command)
 app.add_typer(export_app)
 
 

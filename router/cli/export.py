@@ -27,6 +27,7 @@ from router.manifest import Manifest, ParityRecord
 _PARAMETERS = (
     *("dtype", "force", "opset", "output", "profile", "rows", "runtime", "text_length", "against"),
     *("components", "concurrency", "engines", "name", "queue", "threads"),
+    *("device", "hardware", "optimization_level", "workspace_mib"),
 )
 """Those that an export's sentences name."""
 
@@ -74,13 +75,13 @@ def onnx(
 ) -> None:
     """Export a model to ONNX, compare it with its source, and keep it only if it is the same."""
     began = time.monotonic()
-    with reported(as_json), told(as_json), _bars(as_json) as progress:
+    with reported(as_json), told(as_json), bars(as_json) as progress:
         manifest: Manifest = package("export.to_onnx").to_onnx(
             source,
             output,
             sizes=profile or (),
             dtype=dtype,
-            rows=_numbers(rows),
+            rows=numbers(rows),
             text_length=text_length,
             opset=opset,
             for_optimum=for_optimum,
@@ -106,7 +107,7 @@ def verify(
 ) -> None:
     """Check an export's hashes and graphs, and with --against everything beside its source again."""
     began = time.monotonic()
-    with reported(as_json), told(as_json), _bars(as_json) as progress:
+    with reported(as_json), told(as_json), bars(as_json) as progress:
         if sheet and not against:
             raise UsageError("`--sheet` draws the export beside its source; name that with `--against`.")
         verified = package("export.verify").verify(folder, against, sheet=sheet, progress=progress)
@@ -137,7 +138,7 @@ class _Progress:
 
 
 @contextmanager
-def _bars(quiet: bool) -> Iterator[_Progress]:
+def bars(quiet: bool) -> Iterator[_Progress]:
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),
@@ -145,8 +146,8 @@ def _bars(quiet: bool) -> Iterator[_Progress]:
         TimeElapsedColumn(),
         TextColumn("{task.fields[state]}", markup=False),
     )
-    with Bars(*columns, console=STDERR, transient=True, disable=quiet or not STDERR.is_terminal) as bars:
-        yield _Progress(bars)
+    with Bars(*columns, console=STDERR, transient=True, disable=quiet or not STDERR.is_terminal) as drawn:
+        yield _Progress(drawn)
 
 
 @contextmanager
@@ -175,7 +176,7 @@ def package(name: str, required: Sequence[str] = REQUIRED, extra: str = "export"
     return importlib.import_module(name)
 
 
-def _numbers(text: str | None) -> tuple[int, ...]:
+def numbers(text: str | None) -> tuple[int, ...]:
     try:
         return tuple(int(number) for number in (text or "").split(",") if text)
     except ValueError as exc:
