@@ -47,6 +47,6 @@ def read_pipeline(folder: ExportFolder, runtime: Runtime, device: torch.device) 
 
 
 def _open(folder: ExportFolder, graph: Graph, runtime: Runtime) -> Session:
-    session = runtime.open(graph.file)
+    session = runtime.open(graph.file, graph.inputs)
     check_graph(folder, graph, session)
     return session

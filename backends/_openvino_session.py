@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,6 +14,7 @@ from openvino.preprocess import PrePostProcessor
 
 from backends._session import TensorSpec
 from router.errors import LoadError
+from router.manifest import TensorRecord
 
 _LOG = logging.getLogger("router.backends")
 
@@ -52,13 +53,13 @@ class OpenVinoRuntime:
         if precision == "bfloat16" and "BF16" not in cpu_capabilities(self._core):
             self.notes += ("this CPU has no bfloat16 (avx512_bf16, amx): OpenVINO emulates it, no faster",)
 
-    def open(self, file: Path) -> OpenVinoSession:
+    def open(self, file: Path, inputs: Sequence[TensorRecord] = ()) -> OpenVinoSession:
         try:
             model = self._core.read_model(file)
-            inputs = {each.node.friendly_name: _spec(each) for each in model.inputs}
-            outputs = {each.node.friendly_name.removesuffix(_RESULT): _spec(each) for each in model.outputs}
+            given = {each.node.friendly_name: _spec(each) for each in model.inputs}
+            made = {each.node.friendly_name.removesuffix(_RESULT): _spec(each) for each in model.outputs}
             compiled = self._core.compile_model(_with_wide_ends(model), _DEVICE, self._settings)
-            return OpenVinoSession(compiled, inputs, outputs)
+            return OpenVinoSession(compiled, given, made)
         except RuntimeError as exc:
             _LOG.warning("%s/%s could not be loaded", file.parent.name, file.name, exc_info=exc)
             raise LoadError(

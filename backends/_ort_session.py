@@ -15,20 +15,23 @@ import torch
 from onnxruntime.capi import onnxruntime_pybind11_state as _errors
 
 from backends._session import TensorSpec
+from backends._tensorrt_provider import PROVIDER as TENSORRT
+from backends._tensorrt_provider import tensorrt_settings
 from router.errors import BackendUnavailableError, LoadError
+from router.manifest import TensorRecord
 
 _LOG = logging.getLogger("router.backends")
 
 PROVIDERS: Final = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 """Kind of device -> the provider that serves it where none is configured."""
 
-ON_CUDA = ("CUDAExecutionProvider", "TensorrtExecutionProvider", "NvTensorRTRTXExecutionProvider")
+ON_CUDA = ("CUDAExecutionProvider", TENSORRT, "NvTensorRTRTXExecutionProvider")
 """Providers that work in the memory of a CUDA device; the others take tensors in that of the CPU."""
 
 _EXTRAS = {
     "CPUExecutionProvider": "onnx",
     "CUDAExecutionProvider": "onnx-gpu",
-    "TensorrtExecutionProvider": "onnx-gpu",
+    TENSORRT: "onnx-gpu",
 }
 """Provider -> the extra of this package that brings it."""
 
@@ -102,21 +105,22 @@ class OrtRuntime:
                     f"onnxruntime {self.version} has no provider {name!r}, it has {', '.join(there)}; {cure}."
                 )
 
-    def open(self, file: Path) -> OrtSession:
+    def open(self, file: Path, inputs: Sequence[TensorRecord] = ()) -> OrtSession:
         try:
             session = onnxruntime.InferenceSession(
                 file,
                 self._session_options(),
-                providers=[(name, self._provider_settings(name)) for name in self.providers],
+                providers=[(name, self._provider_settings(name, file, inputs)) for name in self.providers],
             )
         except _OrtError as exc:
             raise _load_error(file, exc) from exc
         self._check_providers(file, session)
         return OrtSession(session, self.device)
 
-    def _provider_settings(self, name: str) -> dict[str, Any]:
+    def _provider_settings(self, name: str, file: Path, inputs: Sequence[TensorRecord]) -> dict[str, Any]:
         place = {"device_id": self.device.index or 0} if name in ON_CUDA else {}
-        return {**place, **self.provider_options.get(name, {})}
+        configured = {**place, **self.provider_options.get(name, {})}
+        return tensorrt_settings(file, inputs, configured) if name == TENSORRT else configured
 
     def _session_options(self) -> Any:
         options = onnxruntime.SessionOptions()

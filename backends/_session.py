@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import torch
+
+from router.manifest import TensorRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,9 @@ class Runtime(Protocol):
         """Bytes that a loaded graph takes, per byte of its weights on disk."""
         ...
 
-    def open(self, file: Path) -> Session:
-        """Load a graph. Blocking, for seconds. Raises `LoadError`."""
+    def open(self, file: Path, inputs: Sequence[TensorRecord] = ()) -> Session:
+        """Load a graph, whose inputs a manifest tells. Raises `LoadError`.
+
+        Blocking, for seconds; for minutes where TensorRT builds for their shapes the first time.
+        """
         ...
