@@ -16,7 +16,7 @@ from tritonclient.utils import InferenceServerException
 from backends._triton_address import Address
 from backends._triton_errors import server_error, status_of
 from backends._triton_model import ServedModel
-from router.errors import BackendUnavailableError, ConfigError, LoadError
+from router.errors import BackendUnavailableError, ConfigError, GenerateError, LoadError
 
 _FIRST_RETRY_MS, _LAST_RETRY_MS = 100, 2_000
 _POLL_S = 0.1
@@ -98,7 +98,13 @@ class Connection:
             )
 
     async def load_model(self, model: str, limit_s: float) -> None:
-        await self._ask(self.client.load_model, model, limit_s=limit_s)
+        try:
+            await self._ask(self.client.load_model, model, limit_s=limit_s)
+        except GenerateError as exc:
+            raise LoadError(
+                f"The Triton server {self.address.name} could not load model {model!r}; see its log.",
+                instance=self._settings.instance,
+            ) from exc
 
     async def unload_model(self, model: str, limit_s: float) -> None:
         """Returns when the server has let go of it."""

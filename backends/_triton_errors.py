@@ -56,15 +56,21 @@ _GRPC: Mapping[str, str] = {
     "PERMISSION_DENIED": "wants other credentials; correct `headers`",
     "UNIMPLEMENTED": "speaks gRPC, but is no Triton server; correct `source`",
 }
+_BROKEN = ("INTERNAL", "UNKNOWN", "ABORTED", "DATA_LOSS")
+"""How a stream of responses ends that was cut; what goes wrong with a request comes as a response."""
 """Status of a call -> what is wrong with the server."""
 
 
 def server_error(exc: Exception, instance: str, server: str) -> RouterError:
     """What a failed call says of server or request; its own words are in the log."""
     code, words = status_of(exc)
-    _LOG.warning("%s: the Triton server %s answered %s: %s", instance, server, code, words)
+    _LOG.info("%s: the Triton server %s answered %s: %s", instance, server, code, words)
     if code in _GRPC:
         return BackendUnavailableError(f"The Triton server {server} {_GRPC[code]}.", instance=instance)
+    if code in _BROKEN and isinstance(exc, grpc.RpcError):
+        return BackendUnavailableError(
+            f"The Triton server {server} broke off the request.", instance=instance
+        )
     if code == "RESOURCE_EXHAUSTED":
         return GenerateError(
             f"A message of the Triton server {server} passes a size limit; raise `max_message_bytes`,"

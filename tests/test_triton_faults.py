@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 
+import grpc
 import numpy as np
 import pytest
 
@@ -190,6 +191,31 @@ async def test_what_the_server_says_is_the_error_that_it_means(
             await generate(backend)
         assert type(caught.value) is kind
         assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("status", "sentence"),
+    [
+        ("INTERNAL", "broke off the request"),
+        ("UNKNOWN", "broke off the request"),
+        ("CANCELLED", "stopped the request by itself"),
+        ("UNAUTHENTICATED", "wants other credentials; correct `headers`"),
+        ("PERMISSION_DENIED", "wants other credentials; correct `headers`"),
+        ("UNIMPLEMENTED", "is no Triton server; correct `source`"),
+    ],
+)
+async def test_a_stream_that_breaks_is_the_servers_fault(lanes: Lanes, status: str, sentence: str):
+    async with serving(lanes) as double, loaded_from(double) as backend:
+        double.breaks = grpc.StatusCode[status]
+        with pytest.raises(BackendUnavailableError, match=sentence):
+            await generate(backend)
+
+
+async def test_a_model_that_cannot_be_loaded(lanes: Lanes):
+    async with serving(lanes) as double:
+        double.loaded = double.loads = False
+        with pytest.raises(LoadError, match="could not load model 'demo'; see its log"):
+            await remote(double.url, repository_control=True).probe()
 
 
 async def test_a_refused_field_is_named(lanes: Lanes):

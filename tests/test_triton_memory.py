@@ -11,12 +11,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from tritonclient.grpc.aio import InferenceServerClient
 
 from backends import _triton_region
 from backends._triton_region import Region, orphans, sweep
 from router.types import ignore_event
 from tests.doubles import until
 from tests.triton_instances import Lanes, begin, generate, loaded, loaded_from, picture, request, serving
+from tests.triton_servers import TritonServer
 
 _SHARED = Path("/dev/shm")
 
@@ -131,3 +133,42 @@ def test_what_is_not_ours_is_not_swept():
     ours, elsewhere = Region(4096), "triptych_999999999_client_1_ab"
     assert orphans(["other", "triptych_999999999_other", elsewhere, ours.name]) == []
     ours.forget_name()
+
+
+CLIENT = """
+import asyncio, sys
+from router.types import ignore_event
+from tests.triton_instances import loaded, request
+
+async def main():
+    backend = await loaded(sys.argv[1])
+    await backend.generate(request(), ignore_event, None)
+    print("made", flush=True)
+    await asyncio.sleep(60)
+
+asyncio.run(main())
+"""
+
+
+@pytest.fixture
+def killed(triton_server: TritonServer) -> int:
+    """The process id of a client of the real server, killed when it had made a picture."""
+    command = [sys.executable, "-c", CLIENT, f"grpc://{triton_server.grpc}/sd15"]
+    root = Path(__file__).parents[1]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=root) as client:
+        assert client.stdout is not None
+        assert client.stdout.readline() == "made\n"
+        client.kill()
+    return client.pid
+
+
+async def test_a_real_server_lets_go_of_what_a_killed_client_shared(triton_server: TritonServer, killed: int):
+    mark = f"triptych_{killed}_"
+    assert not [name for name in os.listdir(_SHARED) if name.startswith(mark)]
+    async with InferenceServerClient(triton_server.grpc) as client:
+        status = await client.get_system_shared_memory_status()
+        assert [name for name in status.regions if name.startswith(mark)]
+        backend = await loaded(f"grpc://{triton_server.grpc}/sd15")
+        status = await client.get_system_shared_memory_status()
+        assert not [name for name in status.regions if name.startswith(mark)]
+        await backend.unload()

@@ -48,6 +48,10 @@ class TritonDouble(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: igno
         """Further models of its repository, with their states."""
         self.says: str | None = None
         """Answers every request with this error."""
+        self.breaks: grpc.StatusCode | None = None
+        """Ends the stream of every request with this status."""
+        self.loads = True
+        """Whether the model can be loaded."""
         self.answers = asyncio.Event()
         """While it is not set, requests get no response after those that they have had."""
         self.answers.set()
@@ -127,6 +131,10 @@ class TritonDouble(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: igno
         return response
 
     async def RepositoryModelLoad(self, request: Any, context: Any) -> Any:
+        if not self.loads:
+            await context.abort(
+                grpc.StatusCode.INTERNAL, f"failed to load '{request.model_name}', no such file"
+            )
         self.loaded = True
         return service_pb2.RepositoryModelLoadResponse()
 
@@ -157,6 +165,8 @@ class TritonDouble(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: igno
     # The pictures.
 
     async def ModelStreamInfer(self, requests: Any, context: Any) -> AsyncIterator[Any]:
+        if self.breaks is not None:
+            await context.abort(self.breaks, "broken")
         try:
             async for request in requests:
                 async for outputs in self._responses(request):
