@@ -90,7 +90,8 @@ def _facts(instance: InstanceConfig) -> ModelFacts | None:
         return facts_of_model(place, instance.name, _config_of(instance))
     if _is_hub_id(instance):
         return None
-    raise LoadError(f"{instance.name}: there is no model at {instance.source!r}; correct `source`.")
+    kind = "export" if instance.backend == "onnxruntime" else "model"
+    raise LoadError(f"{instance.name}: there is no {kind} at {instance.source!r}; correct `source`.")
 
 
 def _config_of(instance: InstanceConfig) -> str | None:

@@ -107,6 +107,7 @@ def test_parts_are_told_apart_with_and_without_prefixes(tmp_path: Path) -> None:
         ),
         (unet(1024), "text of width 1024 and holds no text encoder, so its family is ambiguous"),
         ({UNET + CONV: (320, 4, 3, 3)}, "its family is ambiguous"),
+        ({UNET + CONV: (320, 4, 3, 3), UNET + ATTENTION: ()}, "its family is ambiguous"),
     ],
 )
 def test_what_is_no_model_of_ours_is_said(tmp_path: Path, shapes: Shapes, says: str) -> None:

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from router.model_facts import facts_of_model
+from router.model_facts import facts_of_export, facts_of_model
+from router.types import TASKS
 from tests.command_line import as_object, configure, triptych
 from tests.configurations import make_model
 from tests.diffusers_doubles import Lanes, make
@@ -70,6 +71,14 @@ def test_models_that_are_there_and_not_reached_are_told(folder: Path) -> None:
     assert [each["source"] for each in said["passed_over"]] == [str(folder / "model"), "shipped:shapes"]
     assert all("another comes first: `[models.demo]` of" in each["why"] for each in said["passed_over"])
     assert "Found, and not served" in triptych("models").stdout
+
+
+def test_of_two_local_folders_the_first_serves_and_the_other_is_told(empty: Path) -> None:
+    make_model(empty)
+    make_model(empty / "model")
+    said = listed()
+    assert [model["entries"][0]["source"] for model in said["models"]] == [str(empty / "model")]
+    assert [each["source"] for each in said["passed_over"]] == [str(empty), "shipped:shapes"]
 
 
 def test_what_only_a_backend_knows_is_said(folder: Path) -> None:
@@ -185,6 +194,39 @@ def test_exports_are_listed_with_their_sizes(folder: Path, exports: Any) -> None
     (copied / "unet" / "model.onnx").write_bytes(b"")
     configure(folder, '[[models.m.instances]]\nbackend = "onnxruntime"\nsource = "./copy"\n')
     assert "`unet/model.onnx` has 0 bytes instead of" in entries()[0]["error"]
+
+
+def test_an_export_of_optimum_is_listed_without_a_manifest(folder: Path, exports: Any) -> None:
+    copied = Path(shutil.copytree(exports("sd15"), folder / "export"))
+    (copied / "manifest.json").unlink()
+    assert facts_of_export(copied, "m").tasks == TASKS
+    shutil.rmtree(copied / "vae_encoder")
+    facts = facts_of_export(copied, "m")
+    assert (facts.tasks, facts.sizes, facts.size_multiple) == (("text-to-image",), (), 8)
+    assert facts.notes == ("no manifest.json: nothing has checked this export",)
+
+
+def test_tasks_follow_from_what_the_denoiser_takes_and_the_pipeline_is(folder: Path) -> None:
+    for name in ("inpainting", "unknown"):
+        shutil.copytree(SHIPPED, folder / name)
+    _change(folder / "inpainting" / "unet" / "config.json", in_channels=9)
+    _change(folder / "unknown" / "model_index.json", _class_name="PixArtSigmaPipeline")
+    assert facts_of_model(folder / "inpainting", "m").tasks == ("inpainting",)
+    facts = facts_of_model(folder / "unknown", "m")
+    assert (facts.family, facts.tasks) == ("PixArtSigmaPipeline", ())
+
+
+def _change(file: Path, **keys: Any) -> None:
+    file.write_text(json.dumps(json.loads(file.read_text()) | keys))
+
+
+def test_what_is_no_export_is_listed_with_its_sentence(folder: Path) -> None:
+    shutil.copytree(SHIPPED, folder / "plain")
+    start = '[[models.m.instances]]\nbackend = "onnxruntime"\nsource = '
+    configure(folder, f'{start}"./plain"\n{start}"./gone"\n')
+    plain, gone = entries()
+    assert "lacks vae_decoder/config.json" in plain["error"]
+    assert "there is no export at" in gone["error"]
 
 
 def test_no_library_is_loaded(empty: Path) -> None:

@@ -77,6 +77,14 @@ def test_what_is_no_such_file(tmp_path: Path, content: bytes, says: str) -> None
     assert says in str(flaw(file))
 
 
+def test_a_header_beyond_the_formats_limit_is_not_read(tmp_path: Path) -> None:
+    file = tmp_path / "model.safetensors"
+    with file.open("wb") as stream:
+        stream.write((HEADER_LIMIT_BYTES + 1).to_bytes(8, "little"))
+        stream.truncate(2 * HEADER_LIMIT_BYTES)
+    assert "its header would have 100,000,001 bytes" in str(flaw(file))
+
+
 @pytest.mark.parametrize("zipped", [True, False])
 def test_a_pickle_under_another_name_is_told_and_not_opened(tmp_path: Path, zipped: bool) -> None:
     written = io.BytesIO()
