@@ -14,7 +14,7 @@ from export.engine_settings import Hardware
 from export.engines import PlannedEngine
 from router.errors import LoadError
 from router.findings import first_finding
-from router.manifest import FileRecord, ProfileRecord, TensorRecord
+from router.manifest import FileRecord, Manifest, ProfileRecord, TensorRecord
 
 FILE_NAME: Final = "engines.json"
 SCHEMA_VERSION: Final = 1
@@ -138,6 +138,10 @@ class EngineManifest(_Record):
         To be called before any of them is deserialised: an engine is code. Reads all files.
         """
         self.check_machine(folder, machine)
+        self.check_files(folder)
+
+    def check_files(self, folder: Path) -> None:
+        """Raise `LoadError` unless the engines lie there as they were built. Reads all files."""
         for record in self.engines:
             file = folder / record.file
             if not file.is_file():
@@ -156,6 +160,16 @@ class EngineManifest(_Record):
             f"The engines in {folder.name!r} are for {self.machine}, and here is {machine};"
             f" build them again here: {self.rebuild_command(folder)}"
         )
+
+    def check_graphs(self, folder: Path, export: Manifest) -> None:
+        """Raise `LoadError` unless the engines were built from the graphs of this export. Reads no file."""
+        for record in self.engines:
+            graph = export.files.get(record.graph)
+            if graph is None or graph.sha256 != record.graph_sha256:
+                raise LoadError(
+                    f"`{record.file}` of {folder.name!r} was built from another graph than this export's"
+                    f" `{record.graph}`; name that export, or build it again: {self.rebuild_command(folder)}"
+                )
 
     def rebuild_command(self, folder: Path) -> str:
         return shlex.join(

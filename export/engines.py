@@ -128,7 +128,7 @@ def _engine(component: str, records: Sequence[GraphRecord], rows: int, weights_b
 
 def _file(graph: GraphRecord, rows: int) -> str:
     path = PurePosixPath(graph.file)
-    bucket = f"-r{rows}" if graph.dynamic_batch and rows > 1 else ""
+    bucket = f"-r{rows}" if graph.dynamic_batch and rows not in (1, graph.rows) else ""
     return path.with_name(f"{path.stem}{bucket}.plan").as_posix()
 
 

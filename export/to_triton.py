@@ -17,6 +17,8 @@ from google.protobuf import text_format
 from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 from tritonclient.grpc import model_config_pb2 as schema
 
+from export.engine_manifest import FILE_NAME as ENGINES_FILE_NAME
+from export.engine_manifest import EngineManifest
 from export.errors import ExportError, UnsupportedExportError
 from export.triton_components import ComponentModel, component_models, config, plan_of
 from export.triton_pipeline import TEMPLATES, pipeline_config
@@ -62,6 +64,15 @@ def _check(
     if settings.engines is not None:
         for graph in (graph for model in models for graph in model.graphs):
             plan_of(graph, settings.engines)
+        _check_engines(settings.engines, manifest)
+
+
+def _check_engines(engines: Path, manifest: Manifest) -> None:
+    """Of trtexec's own nothing is known."""
+    if (engines / ENGINES_FILE_NAME).is_file():
+        built = EngineManifest.read(engines)
+        built.check_graphs(engines, manifest)
+        built.check_files(engines)
 
 
 def _write_pipeline(model: Path, folder: Path, pipeline: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shlex
 import shutil
 from pathlib import Path
@@ -14,9 +15,11 @@ import pytest
 from export.engine_manifest import FILE_NAME, EngineManifest, Machine
 from export.errors import GateError
 from export.to_tensorrt import to_tensorrt, verify_engines
+from export.to_triton import to_triton
+from export.triton_settings import TritonSettings
 from router.errors import LoadError
 from tests.command_line import as_object, triptych
-from tests.graphs import export_of, sound
+from tests.graphs import export_of, graph, node, sound
 from tests.tensorrt_double import GPU, TensorRT
 
 pytest_plugins = ["tests.tensorrt_machine"]
@@ -209,8 +212,8 @@ def test_engines_of_another_machine_are_not_even_loaded(export: Path) -> None:
 def test_engines_of_another_export_are_refused(export: Path) -> None:
     to_tensorrt(export)
     other = Path(shutil.copytree(export, export.with_name("other")))
-    (other / "manifest.json").write_text((other / "manifest.json").read_text() + " ")
-    with pytest.raises(GateError, match="were built from another export than 'other'"):
+    export_of(other, graph(node("Neg", "sample"))).write(other)
+    with pytest.raises(LoadError, match=r"was built from another graph than this export's `unet/"):
         verify_engines(other, export.with_name("tiny-tensorrt"))
 
 
@@ -225,3 +228,23 @@ def test_an_engine_that_no_longer_equals_its_graph_is_named(tensorrt: TensorRT, 
     (engines / FILE_NAME).write_text(json.dumps(content))
     with pytest.raises(GateError, match=r"`unet/model\.plan` is 0\.\d+ away from onnxruntime"):
         verify_engines(export, engines)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"graph_sha256": "1" * 64}, "was built from another graph than this export's `unet/model.onnx`"),
+        ({"sha256": "1" * 64}, "`unet/model.plan` of 'engines' has changed since it was built"),
+    ],
+    ids=["graph", "engine"],
+)
+def test_no_repository_is_written_with_wrong_engines(
+    export: Path, tmp_path: Path, change: dict[str, str], words: str
+) -> None:
+    content = json.loads((export / "manifest.json").read_text())
+    own = {"graph_sha256": content["files"]["unet/model.onnx"]["sha256"]}
+    built(tmp_path / "engines", engines=[CONTENT["engines"][0] | own | change])
+    settings = TritonSettings(name="tiny", runtime="tensorrt", engines=tmp_path / "engines", unverified=True)
+    with pytest.raises(LoadError, match=re.escape(words)):
+        to_triton(export, tmp_path / "repository", settings)
+    assert not (tmp_path / "repository").exists()
