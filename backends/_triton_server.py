@@ -86,12 +86,11 @@ class Server:
             self.in_hand -= pictures
 
     def suspect(self, error: BackendError) -> None:
-        """It may have been started again meanwhile, and then knows no region of ours."""
+        """It failed as a server, and is asked for its health before it gets work again."""
         if not self.is_suspect:
             _LOG.warning("%s: %s", self._settings.instance, error)
         self.is_suspect = True
         self._failed_at = time.monotonic()
-        self.regions.forget()
 
     def check_again(self, expected: ServedModel | None) -> None:
         """Ask a suspect for its health, meanwhile; nobody waits for it."""

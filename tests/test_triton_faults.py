@@ -136,6 +136,15 @@ async def test_a_restart_that_nobody_saw_costs_no_request(lanes: Lanes):
         assert double.regions
 
 
+async def test_the_time_that_is_left_goes_along(lanes: Lanes):
+    async with serving(lanes) as double, loaded_from(double) as backend:
+        await backend.generate(request(), ignore_event, 5.0)
+        await backend.generate(request(), ignore_event, None)
+        limited, unlimited = double.timeouts_us
+        assert 4e6 < limited <= 5e6
+        assert unlimited == 0  # which Triton takes for none
+
+
 async def test_a_model_at_rest_is_refused_with_the_cure(lanes: Lanes):
     async with serving(lanes) as double:
         double.loaded = False

@@ -10,7 +10,7 @@ import pytest
 from backends.triton import TritonBackend
 from router.config import InstanceConfig
 from router.errors import ConfigError
-from tests.triton_instances import Lanes, loaded, remote, serving
+from tests.triton_instances import Lanes, generate, loaded, remote, serving
 
 URL = "grpc://127.0.0.1:8001/demo"
 
@@ -108,6 +108,7 @@ async def test_settings_that_are_the_servers_affair_are_told_of(lanes: Lanes):
 async def test_headers_go_with_every_call_and_into_no_repr(lanes: Lanes):
     async with serving(lanes) as double:
         backend = await loaded(double.url, headers={"authorization": "Bearer hunter2"})
-        assert double.headers[0]["authorization"] == "Bearer hunter2"
+        await generate(backend)
+        assert [headers["authorization"] for headers in double.headers] == ["Bearer hunter2"] * 2
         assert "hunter2" not in repr(backend.options) + repr(backend.servers)
         await backend.unload()

@@ -30,13 +30,13 @@ async def test_requests_go_to_whoever_has_least_in_hand(two: tuple[TritonDouble,
     async with loaded_from(*two) as backend:
         for double in two:
             double.answers.clear()
-        many = begin(backend, num_images_per_prompt=3)
+        many = begin(backend, num_images_per_prompt=6)
         few = [begin(backend, seed=index) for index in range(4)]
         await until(lambda: sum(seen(*two)) == 5)
         for double in two:
             double.let_go()
         await asyncio.gather(many, *few)
-        assert sorted(seen(*two)) == [2, 3]  # three pictures beside one, and three of one picture
+        assert sorted(seen(*two)) == [1, 4]  # one of six pictures beside four of one
 
 
 async def test_equals_take_turns(two: tuple[TritonDouble, TritonDouble]):
@@ -57,6 +57,20 @@ async def test_a_server_that_dies_is_passed_over(two: tuple[TritonDouble, Triton
         made = await asyncio.gather(*works)
         assert [generated.pictures[0].seed for generated in made] == list(range(6))
         assert seen(two[1]) == [6]
+
+
+async def test_a_server_that_failed_is_left_alone_while_another_is_well(
+    two: tuple[TritonDouble, TritonDouble],
+):
+    async with loaded_from(*two) as backend:
+        two[0].says = "backend_unavailable: it is broken."
+        await generate(backend)
+        await generate(backend)
+        asked = two[0].questions
+        for _ in range(3):
+            await generate(backend)
+        assert two[0].questions == asked
+        assert len(two[1].seen) == 5
 
 
 async def test_a_server_that_comes_back_gets_work_again(

@@ -50,6 +50,8 @@ class TritonDouble(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: igno
         """Answers every request with this error."""
         self.breaks: grpc.StatusCode | None = None
         """Ends the stream of every request with this status."""
+        self.questions = 0
+        """How often it was asked what the model can do."""
         self.loads = True
         """Whether the model can be loaded."""
         self.answers = asyncio.Event()
@@ -114,6 +116,7 @@ class TritonDouble(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: igno
         return service_pb2.ModelReadyResponse(ready=self.loaded and request.name == self.model)
 
     async def ModelConfig(self, request: Any, context: Any) -> Any:
+        self.questions += 1
         await self.is_healthy.wait()
         if request.name != self.model or not self.loaded:
             words = f"Request for unknown model: '{request.name}' is not found"
@@ -165,6 +168,7 @@ class TritonDouble(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: igno
     # The pictures.
 
     async def ModelStreamInfer(self, requests: Any, context: Any) -> AsyncIterator[Any]:
+        self.headers.append(dict(context.invocation_metadata()))
         if self.breaks is not None:
             await context.abort(self.breaks, "broken")
         try:
