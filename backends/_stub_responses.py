@@ -31,7 +31,7 @@ class Responses:
         self._send(tensors)
 
     def result(self, result: GenerateResult) -> None:
-        """One response for each picture, and the end."""
+        """One response for each picture; the last one is the end."""
         for picture in result.pictures:
             tensors = {
                 "index": np.array([picture.index], np.int32),
@@ -39,8 +39,7 @@ class Responses:
             }
             if picture.image is not None:
                 tensors["picture"] = _pixels(picture.image)
-            self._send(tensors)
-        self._sender.send(flags=self._triton.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+            self._send(tensors, last=picture is result.pictures[-1])
 
     def error(self, error: RouterError) -> None:
         """The end: the error's code, and its sentence."""
@@ -54,9 +53,10 @@ class Responses:
         response = self._triton.InferenceResponse(error=said)
         self._sender.send(response, flags=self._triton.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
 
-    def _send(self, tensors: dict[str, Array]) -> None:
+    def _send(self, tensors: dict[str, Array], *, last: bool = False) -> None:
         outputs = [self._triton.Tensor(name, array) for name, array in tensors.items()]
-        self._sender.send(self._triton.InferenceResponse(output_tensors=outputs))
+        flags = self._triton.TRITONSERVER_RESPONSE_COMPLETE_FINAL if last else 0
+        self._sender.send(self._triton.InferenceResponse(output_tensors=outputs), flags=flags)
 
 
 def _pixels(image: RawImage) -> Array:

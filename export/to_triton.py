@@ -27,6 +27,8 @@ from export.unfinished import unfinished
 from router.cli import main
 from router.manifest import Manifest
 
+__all__ = ["TritonSettings", "to_triton"]
+
 EXPORT = "export"
 """Folder of the export inside the pipeline model's version."""
 

@@ -125,7 +125,7 @@ def container_command(arguments: argparse.Namespace) -> str:
     """For NVIDIA's image, with Triptych installed into it; its ports are published on loopback alone."""
     inside = _options(arguments, "/models", PORTS, "0.0.0.0")
     publish = [part for port in PORTS.values() for part in ("-p", f"127.0.0.1:{port}:{port}")]
-    run = ["docker", "run", "--rm", "--gpus=all", "--ipc=host", *publish]
+    run = ["docker", "run", "--rm", "--gpus=all", "--ipc=host", "-e", "OMP_WAIT_POLICY=PASSIVE", *publish]
     run += ["-v", f"{arguments.repository.resolve()}:/models:ro", "-v", f"{ROOT}:/triptych", arguments.image]
     script = "pip install 'numpy<2' '/triptych[onnx-gpu]' && exec tritonserver " + shlex.join(inside)
     return shlex.join([*run, "bash", "-c", script])

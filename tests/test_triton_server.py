@@ -124,6 +124,16 @@ def test_the_stub_is_that_of_this_python(tmp_path: Path) -> None:
     ).resolve() == stub
 
 
+def test_models_run_in_this_environment_and_do_not_spin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    environment = ServerFiles(tmp_path, tmp_path / "libraries").environment()
+    assert environment["PATH"].split(":")[0] == str(Path(sys.executable).parent)
+    assert str(tmp_path / "libraries") in environment["LD_LIBRARY_PATH"].split(":")
+    assert environment["OMP_WAIT_POLICY"] == "PASSIVE"
+
+
 # --- the command
 
 
