@@ -54,16 +54,19 @@ class Server:
         """Make sure that it is there, ready, and serves what the others do. Raises `BackendError`."""
         served = await self._described(self.connection, load=True)
         if expected is not None and not served.is_like(expected):
-            raise LoadError(
-                f"The Triton server {self.address.name} serves another model {self._model!r} than the"
-                " instance's first server; write it there again from the same export.",
-                instance=self._settings.instance,
-            )
+            raise self.another_model()
         await self.connection.check_ready(self._model)
         if self._settings.share_memory and self.address.is_local:
             await self.regions.begin(self.connection)
         self.served = served
         self.is_suspect = False
+
+    def another_model(self) -> LoadError:
+        return LoadError(
+            f"The Triton server {self.address.name} serves another model {self._model!r} than the"
+            " instance's first server; write it there again from the same export.",
+            instance=self._settings.instance,
+        )
 
     async def close(self) -> None:
         if self._checking is not None:

@@ -56,6 +56,7 @@ class TritonBackend:
         failed = await self._each(Server.probe)
         served = self._served()
         assert served is not None
+        failed |= self._suspect_others_than(served)
         found = served.capabilities
         if self._instance.dtype not in ("auto", found.dtype):
             raise ConfigError(
@@ -159,6 +160,14 @@ class TritonBackend:
         if len(failed) == len(self.servers):
             raise failed[self.servers[0]]
         return failed
+
+    def _suspect_others_than(self, expected: ServedModel) -> dict[Server, BackendError]:
+        """The errors of the servers that answered, but make other pictures."""
+        others = [each for each in self.servers if each.served and not each.served.is_like(expected)]
+        errors: dict[Server, BackendError] = {server: server.another_model() for server in others}
+        for server, error in errors.items():
+            server.suspect(error)
+        return errors
 
     async def _unload_model(self, server: Server) -> None:
         with contextlib.suppress(BackendUnavailableError):  # who is away holds nothing

@@ -129,9 +129,19 @@ async def test_a_replica_that_was_away_at_first_is_used_once_it_is_there(
 async def test_a_replica_that_serves_another_model_gets_no_work(lanes: Lanes):
     async with serving(lanes) as one, serving(lanes, profiles=["64x64"]) as other:
         async with loaded_from(one, other) as backend:
+            assert "serves another model 'demo'" in (await backend.probe()).notes[2]
             for _ in range(4):
                 await generate(backend)
         assert seen(one, other) == [4, 0]
+
+
+async def test_a_replica_that_changed_gets_no_work_after_a_probe(two: tuple[TritonDouble, TritonDouble]):
+    async with loaded_from(*two) as backend:
+        two[1].parameters["capabilities"] = two[1].parameters["capabilities"].replace("float32", "float16")
+        await backend.probe()
+        for _ in range(4):
+            await generate(backend)
+        assert seen(*two) == [4, 0]
 
 
 async def test_the_model_is_loaded_and_unloaded_on_every_server(two: tuple[TritonDouble, TritonDouble]):
