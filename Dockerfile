@@ -3,7 +3,7 @@
 #     docker build --target service --build-arg EXTRAS=server,onnx -t triptych .
 # On the CPU give TORCH_INDEX the address that PyTorch's start page names for it; else PyTorch brings CUDA along.
 ARG PYTHON=3.11
-ARG TRITON=25.08-py3
+ARG TRITON=24.12-py3
 
 FROM python:${PYTHON}-slim AS build
 ARG EXTRAS=server,onnx,openvino
@@ -37,7 +37,8 @@ CMD ["serve"]
 FROM nvcr.io/nvidia/tritonserver:${TRITON} AS triton
 ARG TORCH_INDEX=""
 WORKDIR /source
-ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+# PyTorch's idle threads would spin on the cores that Triton needs.
+ENV OMP_WAIT_POLICY=PASSIVE PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 COPY constraints.txt pyproject.toml README.md LICENSE ./
 COPY router router
 COPY backends backends
