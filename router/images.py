@@ -134,6 +134,12 @@ def read_metadata(data: bytes, *, max_pixels: int = MAX_PIXELS) -> dict[str, str
         return _texts(image.getexif().get(_DESCRIPTION_TAG))
 
 
+def luma(image: RawImage, height: int, width: int) -> bytes:
+    """Brightness by ITU-R 601, a byte a pixel, row-major; resized by area, whatever the shape."""
+    size, by_area = (width, height), _pillow().Image.Resampling.BOX
+    return _to_pil(image).convert("L").resize(size, by_area).tobytes()
+
+
 def _open(data: bytes, param: str) -> ImageFile:
     """The file's header, read by the one decoder its first bytes ask for; nothing is decoded yet."""
     pillow = _pillow()
