@@ -14,9 +14,10 @@
 | RequestCancelledError | 499 | cancelled | 130 |
 | BackendError | 502 | backend_error | 1 |
 | BackendUnavailableError | 503 | backend_unavailable | 1 |
-| DeviceLostError | 503 | device_lost | 1 |
+| DeviceLostError | 503 | device_lost | 5 |
 | LoadError | 502 | load_failed | 1 |
 | GenerateError | 502 | generate_failed | 1 |
+| EnhanceError | 502 | enhance_failed | 1 |
 """
 
 from __future__ import annotations
@@ -143,6 +144,7 @@ class DeviceLostError(BackendUnavailableError):
     """The device failed in a way that only a new process mends (a poisoned CUDA context, say)."""
 
     code = "device_lost"
+    exit_code = 5
 
 
 class LoadError(BackendError):
@@ -155,3 +157,10 @@ class GenerateError(BackendError):
     """The model was loaded, but this picture failed."""
 
     code = "generate_failed"
+
+
+class EnhanceError(RouterError):
+    """The prompt could not be enhanced, and the configuration says that this is an error."""
+
+    status = 502
+    code = "enhance_failed"

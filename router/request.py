@@ -17,7 +17,10 @@ from pydantic_core import ErrorDetails
 
 from router import images
 from router.errors import InvalidRequestError
-from router.types import RawImage, Task
+from router.reference import check_reference, mode_of
+from router.scale import check_scale
+from router.sizes import RATIO_PATTERN, SIZE_PATTERN, SizeError, with_sides
+from router.types import RawImage, ReferenceMode, Task
 
 MAX_PROMPT_CHARACTERS = 10_000
 MAX_NAME_CHARACTERS = 200
@@ -26,7 +29,7 @@ MAX_SEED = 2**63 - 1
 _MAX_SHOWN = 40  # characters of a wrong value or name in a sentence
 _MAX_NAMED = 5  # further wrong fields named in a sentence
 
-Adjustment: TypeAlias = Literal["size", "scheduler", "rows"]
+Adjustment: TypeAlias = Literal["size", "scheduler", "rows", "upscaler"]
 
 
 def _picture(value: object, info: ValidationInfo) -> RawImage:
@@ -62,10 +65,23 @@ class GenerateRequest(BaseModel):
     model: _Name | None = None
     """Public name of the model; `None` is the configured default."""
     prompt: str = Field(default="", max_length=MAX_PROMPT_CHARACTERS)
+    enhance: _Flag | None = None
+    """Whether the configured enhancer makes a fuller prompt of it first; `None` is as configured.
+
+    The effective request has the prompt that was used, and false here: made again, it stays.
+    """
+    long_prompt: Literal["refuse", "chunk"] | None = None
+    """A prompt beyond the text encoder's window: refused, or read in pieces; `None` is as configured."""
+    prompt_weighting: _Flag = False
+    """Whether `(word:1.3)` in the prompts is a weight; parentheses of the picture are then `\\(`, `\\)`."""
     negative_prompt: str | None = Field(default=None, max_length=MAX_PROMPT_CHARACTERS)
     height: _Side | None = None
     """Pixels. For image-to-image and inpainting `None` is the size of `image`."""
     width: _Side | None = None
+    size: Annotated[str, Field(json_schema_extra={"pattern": SIZE_PATTERN})] | None = None
+    """`s`, `m` or `l`, the model's native size; or `WIDTHxHEIGHT` in pixels, read as `height` and `width`."""
+    aspect_ratio: Annotated[str, Field(json_schema_extra={"pattern": RATIO_PATTERN})] | None = None
+    """`WIDTH:HEIGHT`, such as `16:9`: the shape of a preset `size`, or of the native one."""
     num_inference_steps: Annotated[int, Field(ge=1, strict=True)] | None = None
     guidance_scale: Annotated[_Number, Field(ge=0, le=100)] | None = None
     true_cfg_scale: Annotated[_Number, Field(ge=0, le=100)] | None = None
@@ -78,6 +94,12 @@ class GenerateRequest(BaseModel):
     """Same size as `image`; white is painted anew, black is kept."""
     strength: Annotated[_Number, Field(ge=0, le=1)] | None = None
     """0 keeps `image`, 1 ignores it."""
+    reference_strength: Annotated[_Number, Field(ge=0, le=1)] | None = None
+    """1 - `strength`, for who thinks of how near to stay to `image`; one of the two."""
+    exact_copy: _Flag = False
+    """`image` again, as near as the model codes it: `strength` at most 0.05, no guidance, no negative."""
+    scale: Literal[2, 4] | None = None
+    """How many times larger `image` is to be, on each side; nothing else is painted then."""
     scheduler: _Name | None = None
     """A Diffusers class name, with or without `Scheduler` at its end."""
     loras: tuple[LoraRequest, ...] = ()
@@ -85,6 +107,8 @@ class GenerateRequest(BaseModel):
     """Bit-equal pictures whatever else runs: this request shares no tick. Costs throughput."""
     previews: _Flag = False
     """Whether `Step` events carry a small picture of what is seen so far."""
+    latents: _Flag = False
+    """Whether each picture comes with its latents and their fingerprint."""
     deadline_s: Annotated[_Number, Field(gt=0)] | None = None
     """Seconds from now; after it the work is stopped with `DeadlineExceededError`."""
     allow_adjustments: frozenset[Adjustment] = frozenset()
@@ -103,7 +127,14 @@ class GenerateRequest(BaseModel):
         """What is asked, derived from the pictures given."""
         if self.image is None:
             return "text-to-image"
+        if self.scale is not None:
+            return "upscale"
         return "image-to-image" if self.mask_image is None else "inpainting"
+
+    @property
+    def reference_mode(self) -> ReferenceMode:
+        """What becomes of `image`: it is copied, modified, or there is none."""
+        return mode_of(self)
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -112,9 +143,18 @@ class GenerateRequest(BaseModel):
             raise ValueError("the seed is not filled in yet; choose_route does it")
         return tuple(self.seed + index for index in range(self.num_images_per_prompt))
 
+    @model_validator(mode="before")
+    @classmethod
+    def _read_size(cls, given: Any) -> Any:
+        try:
+            return with_sides(given) if isinstance(given, dict) else given
+        except SizeError as exc:
+            raise InvalidRequestError(str(exc), param=exc.param) from exc
+
     @model_validator(mode="after")
     def _check_together(self) -> GenerateRequest:
         _check_pictures(self)
+        check_reference(self)
         if not self.prompt.strip() and self.image is None:
             raise InvalidRequestError(
                 "`prompt` is empty; only a request with an `image` may leave it out.", param="prompt"
@@ -130,23 +170,23 @@ def _check_pictures(request: GenerateRequest) -> None:
     image, mask = request.image, request.mask_image
     if image is None and mask is not None:
         raise InvalidRequestError("`mask_image` needs an `image` to paint in; give one.", param="mask_image")
-    if image is None and request.strength is not None:
-        raise InvalidRequestError(
-            "`strength` says how far to move from an `image`; give one or leave `strength` out.",
-            param="strength",
-        )
+    check_scale(request)
     if image and mask and (image.height, image.width) != (mask.height, mask.width):
         raise InvalidRequestError(
             f"`mask_image` is {mask.height}x{mask.width} and `image` {image.height}x{image.width}"
             " (height x width); make them the same size.",
             param="mask_image",
         )
+    for field in ("size", "aspect_ratio"):
+        if image and getattr(request, field) is not None:
+            raise InvalidRequestError(f"`{field}` has no effect on `image`; leave it out.", param=field)
     for field in ("height", "width"):
         side = getattr(request, field)
-        if image and side not in (None, getattr(image, field)):
+        if image and side not in (None, getattr(image, field) * (request.scale or 1)):
+            times = "" if request.scale is None else f" and becomes {request.scale} times as large"
             raise InvalidRequestError(
                 f"`{field}` is {side}, but the picture in `image` is {image.height}x{image.width}"
-                f" (height x width); leave `{field}` out, or resize the picture first.",
+                f" (height x width){times}; leave `{field}` out, or resize the picture first.",
                 param=field,
             )
 

@@ -11,8 +11,12 @@ from router.errors import InvalidRequestError, RouterError
 if TYPE_CHECKING:
     from router.request import GenerateRequest
 
-Task: TypeAlias = Literal["text-to-image", "image-to-image", "inpainting"]
+Task: TypeAlias = Literal["text-to-image", "image-to-image", "inpainting", "upscale"]
 TASKS: tuple[Task, ...] = ("text-to-image", "image-to-image", "inpainting")
+"""What a model that paints does; `upscale` is for models of its own."""
+
+ReferenceMode: TypeAlias = Literal["none", "copy", "modify"]
+"""What became of the picture that a request started from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +84,10 @@ class Picture:
     seed: int
     image: RawImage | None = None
     error: RouterError | None = None
+    latents: bytes | None = field(default=None, repr=False)
+    """A safetensors file, where the request asked for `latents`: docs/requests.md says what it holds."""
+    fingerprint: bytes | None = field(default=None, repr=False)
+    """512 bytes beside `latents`: 4 x 8 x 8 float16, little-endian; equal for equal latents."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,11 +115,24 @@ class Attempt:
 
 
 @dataclass(frozen=True, slots=True)
+class Enhancement:
+    """What became of a prompt before the request was routed."""
+
+    original: str
+    prompt: str
+    """What was used; the effective request has it too."""
+    cached: bool
+    """Whether the answer was known, or asked for by another request at the same time."""
+
+
+@dataclass(frozen=True, slots=True)
 class Timings:
     """Seconds by stage. `encode_s` is spent outside the router, by whoever writes the file."""
 
     route_s: float = 0.0
     """Until it was known who can serve: long only while a first probe imports a library."""
+    enhance_s: float = 0.0
+    """Until there was an enhanced prompt."""
     queued_s: float = 0.0
     load_s: float = 0.0
     generate_s: float = 0.0
@@ -119,7 +140,7 @@ class Timings:
 
     @property
     def total_s(self) -> float:
-        return self.route_s + self.queued_s + self.load_s + self.generate_s + self.encode_s
+        return self.route_s + self.enhance_s + self.queued_s + self.load_s + self.generate_s + self.encode_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +157,8 @@ class GenerateResult:
     """One sentence for everything that was changed, with leave. Empty unless asked for."""
     notes: tuple[str, ...] = ()
     """What the caller should know and did not ask: a failover, a model that stood in."""
+    enhancement: Enhancement | None = None
+    """`None` where the prompt was used as it came."""
     timings: Timings = Timings()
     ticks: int = 0
     rows: int = 0
@@ -145,6 +168,11 @@ class GenerateResult:
     def images(self) -> tuple[RawImage, ...]:
         """The pictures that succeeded, in order; at least one, else `generate` had raised."""
         return tuple(picture.image for picture in self.pictures if picture.image is not None)
+
+    @property
+    def reference_mode(self) -> ReferenceMode:
+        """Whether the request's `image` was copied, modified, or there was none."""
+        return self.request.reference_mode
 
     @property
     def errors(self) -> tuple[RouterError, ...]:

@@ -1,0 +1,152 @@
+"""Enhancements: whether a request's prompt is enhanced, by whom, and what becomes of a failure."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from router import registry
+from router.answers import Answers, AnswersStatistics
+from router.deadline import Deadline
+from router.enhancer import EnhanceConfig, EnhancerFactory, PromptEnhancer
+from router.errors import (
+    BackendUnavailableError,
+    DeadlineExceededError,
+    EnhanceError,
+    InvalidRequestError,
+    RouterError,
+)
+from router.request import GenerateRequest
+from router.types import Enhancement
+
+ResolveEnhancer: TypeAlias = Callable[[str], EnhancerFactory]
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A request as it goes to routing. `enhancement` is `None` where nothing was changed."""
+
+    request: GenerateRequest
+    enhancement: Enhancement | None = None
+    notes: tuple[str, ...] = ()
+
+
+class Enhancements:
+    """One enhancer, opened when first needed, and its answers. Belongs to one event loop."""
+
+    def __init__(
+        self, config: EnhanceConfig | None, resolve: ResolveEnhancer = registry.resolve_enhancer
+    ) -> None:
+        self._config = config
+        self._resolve = resolve
+        self._answers = Answers(config.cache if config else 0)
+        self._enhancer: PromptEnhancer | None = None
+        self._opening = asyncio.Lock()
+
+    def wanted(self, request: GenerateRequest) -> bool:
+        """Whether something is to be done. Raises `InvalidRequestError` where nobody can do it."""
+        if request.enhance and self._config is None:
+            raise InvalidRequestError(
+                "`enhance` is true, but no enhancer is configured; leave it out, or add an `[enhance]` table.",
+                param="enhance",
+            )
+        if self._config is None or request.enhance is False:
+            return False
+        return request.enhance or (self._config.by_default and not _why_not(request))
+
+    async def prepare(self, request: GenerateRequest, deadline: Deadline) -> Prepared:
+        """The request with a fuller prompt; only of one that is `wanted`.
+
+        Raises `DeadlineExceededError`, and `EnhanceError` unless the original prompt is to be used then.
+        """
+        assert self._config is not None
+        if why := _why_not(request):
+            return Prepared(_done(request, request.prompt), notes=(f"The prompt was not enhanced: {why}.",))
+        try:
+            answer, cached = await self._ask(request, deadline)
+        except EnhanceError as exc:
+            if self._config.on_failure == "error":
+                raise
+            note = f"The prompt was used as it is, as it could not be enhanced: {exc}"
+            return Prepared(_done(request, request.prompt), notes=(note,))
+        return Prepared(_done(request, answer), Enhancement(request.prompt, answer, cached))
+
+    def statistics(self) -> AnswersStatistics | None:
+        return self._answers.statistics() if self._config else None
+
+    async def close(self) -> None:
+        if self._enhancer is not None:
+            await self._enhancer.close()
+            self._enhancer = None
+
+    async def _ask(self, request: GenerateRequest, deadline: Deadline) -> tuple[str, bool]:
+        assert self._config is not None
+        seed = (request.seed or 0) if self._config.temperature else 0
+        key: Hashable = (request.prompt, seed)
+        try:
+            with deadline:
+                return await self._answers.get(key, lambda: self._make(request.prompt, seed))
+        except TimeoutError as exc:
+            raise DeadlineExceededError(
+                "The deadline passed while the prompt was being enhanced; give it a longer `deadline_s`,"
+                " or set `enhance` to false."
+            ) from exc
+
+    async def _make(self, prompt: str, seed: int) -> str:
+        """The edge to an enhancer: whatever it raises leaves here as an error of the house."""
+        assert self._config is not None
+        limit_s = self._config.limit_s
+        try:
+            enhancer = await self._opened(self._config)
+            async with asyncio.timeout(limit_s):
+                answer = await enhancer.enhance(prompt, seed)
+        except TimeoutError as exc:
+            raise EnhanceError(
+                f"The enhancer gave no answer within {limit_s:g} s; see to it, or raise `enhance.limit_s`."
+            ) from exc
+        except BackendUnavailableError as exc:
+            raise EnhanceError(str(exc)) from exc
+        except RouterError:
+            raise
+        except Exception as exc:
+            raise EnhanceError(f"The enhancer failed with {type(exc).__name__}; see to it.") from exc
+        return _checked(answer, self._config.max_characters)
+
+    async def _opened(self, config: EnhanceConfig) -> PromptEnhancer:
+        async with self._opening:
+            if self._enhancer is None:
+                factory = await asyncio.to_thread(self._resolve, config.kind)  # imports its libraries
+                enhancer = factory(config)
+                await enhancer.open()
+                self._enhancer = enhancer
+            return self._enhancer
+
+
+def _why_not(request: GenerateRequest) -> str:
+    """Why the prompt is used as it is whatever the configuration says; empty where nothing speaks against."""
+    if getattr(request, "exact_copy", False):
+        return "an exact copy takes none"
+    if request.task == "upscale":
+        return "a picture that only becomes larger takes none"
+    return "" if request.prompt.strip() else "there is none"
+
+
+def _done(request: GenerateRequest, prompt: str) -> GenerateRequest:
+    return request.model_copy(update={"prompt": prompt, "enhance": False})
+
+
+def _checked(answer: str, most: int) -> str:
+    """The answer as one line. Raises `EnhanceError` for one that is no prompt."""
+    line = " ".join(answer.split())
+    if not line:
+        raise EnhanceError("The enhancer's answer is empty; see to its instruction or its model.")
+    if len(line) > most:
+        raise EnhanceError(
+            f"The enhancer's answer has {len(line):,} characters, and `enhance.max_characters` is {most:,};"
+            " raise it, or lower `enhance.max_tokens`."
+        )
+    if not line.isprintable():
+        raise EnhanceError("The enhancer's answer is no text that can be a prompt; see to its model.")
+    return line
