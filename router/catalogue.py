@@ -14,6 +14,7 @@ from router.instance import Instance
 from router.lane import Lane
 from router.memory import MemoryLedger
 from router.served_model import ServedModel
+from router.trace import Trace
 
 Resolve = Callable[[str], BackendFactory]
 
@@ -21,11 +22,19 @@ Resolve = Callable[[str], BackendFactory]
 class Catalogue:
     """Made from a config alone; backends and lanes are made when a probe first needs them."""
 
-    def __init__(self, config: RouterConfig, resolve: Resolve, ledger: MemoryLedger, clock: Clock) -> None:
+    def __init__(
+        self,
+        config: RouterConfig,
+        resolve: Resolve,
+        ledger: MemoryLedger,
+        clock: Clock,
+        trace: Trace | None = None,
+    ) -> None:
         self._config = config
         self._resolve = resolve
         self._ledger = ledger
         self._clock = clock
+        self._trace = trace
         self._importing = asyncio.Lock()
         self._threads = _threads_of_a_cpu_lane(config)
         self.lanes: dict[str, Lane] = {}
@@ -67,8 +76,11 @@ class Catalogue:
         return factory(config, self._lane)
 
     def _lane(self, device: str) -> Lane:
+        """Raises `DeviceLostError` for one that is gone: a probe must not call its instances well."""
         if device not in self.lanes:
-            self.lanes[device] = Lane(device, threads=self._threads if device.startswith("cpu") else None)
+            threads = self._threads if device.startswith("cpu") else None
+            self.lanes[device] = Lane(device, threads=threads, trace=self._trace)
+        self.lanes[device].check()
         return self.lanes[device]
 
     def _on_probed(self, instance: Instance) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from router.sizes import with_sides
 
 SHIPPED_MODEL = "shapes"
 """The name of the model that serves when nothing is configured."""
@@ -21,11 +24,18 @@ class ModelDefaults(_Frozen):
 
     height: _Count | None = None
     width: _Count | None = None
+    size: str | None = None
+    """`s`, `m` or `l`, or `WIDTHxHEIGHT`, read as `height` and `width`; instead of them."""
     num_inference_steps: _Count | None = None
     guidance_scale: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     strength: Annotated[float, Field(ge=0, le=1)] | None = None
     scheduler: str | None = None
     negative_prompt: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_size(cls, given: Any) -> Any:
+        return with_sides(given) if isinstance(given, dict) else given
 
 
 class Limits(_Frozen):
@@ -83,6 +93,19 @@ class BreakerConfig(_Frozen):
     """Seconds until an open breaker tries one cheap probe."""
 
 
+class WatchConfig(_Frozen):
+    """What is kept of requests that have ended, and what is warned of."""
+
+    records: Annotated[int, Field(ge=0)] = 256
+    """The newest that `records()` returns."""
+    slow_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    """Seconds in the router above which a request is warned of as slow."""
+    min_similarity: Annotated[float, Field(ge=-1, le=1)] | None = None
+    """Below it a picture is warned of as unlike the one it was made from; see `router.similarity`."""
+    trace: Path | None = None
+    """File for the timeline of the lanes, written at the end; see `router.trace`."""
+
+
 class RouterConfig(_Frozen):
     """Everything a `BackendRouter` is made of."""
 
@@ -90,6 +113,7 @@ class RouterConfig(_Frozen):
     default_model: str
     limits: Limits = Limits()
     breaker: BreakerConfig = BreakerConfig()
+    watch: WatchConfig = WatchConfig()
     deadline_s: Annotated[float, Field(gt=0)] | None = None
     """For requests that name none; `None` waits as long as it takes."""
     device_memory: dict[str, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)

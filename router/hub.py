@@ -23,6 +23,7 @@ from greenlet import getcurrent, greenlet
 from router.call import Call
 from router.errors import DeviceLostError, GenerateError, RequestCancelledError
 from router.task import Task
+from router.trace import Trace
 
 Post: TypeAlias = Callable[..., None]
 
@@ -38,7 +39,13 @@ class Shared:
 class Hub:
     """Lives on the lane's thread; the event loop reads its counters and nothing else."""
 
-    def __init__(self, name: str, inbox: queue.SimpleQueue[Task[Any] | None], post: Post) -> None:
+    def __init__(
+        self,
+        name: str,
+        inbox: queue.SimpleQueue[Task[Any] | None],
+        post: Post,
+        trace: Trace | None = None,
+    ) -> None:
         self.name = name
         self.waiting: deque[Task[Any]] = deque()
         self.ticks = 0
@@ -48,6 +55,7 @@ class Hub:
         """Why the device takes no more work; empty while it does."""
         self._inbox = inbox
         self._post = post
+        self._trace = trace
         self._arrived: deque[Task[Any]] = deque()
         self._started: set[Task[Any]] = set()
         self._alone: set[Hashable] = set()
@@ -181,7 +189,10 @@ class Hub:
         tasks, calls = self._take()
         started = time.perf_counter()
         outcomes = self._run(calls)
-        self.busy_s += time.perf_counter() - started
+        ended = time.perf_counter()
+        self.busy_s += ended - started
+        if self._trace is not None:
+            self._trace.tick(self.name, started, ended, tasks, calls)
         rows = sum(call.rows for call in calls)
         self.ticks += 1
         self.rows += rows

@@ -19,6 +19,7 @@ from router.call import Call
 from router.errors import BackendUnavailableError, DeviceLostError, RequestCancelledError
 from router.hub import Hub, Shared
 from router.task import Task
+from router.trace import Trace
 
 T = TypeVar("T")
 
@@ -46,7 +47,7 @@ class Lane:
     Made on the event loop that it will serve; `close` it, or its thread stays.
     """
 
-    def __init__(self, name: str, *, threads: int | None = None) -> None:
+    def __init__(self, name: str, *, threads: int | None = None, trace: Trace | None = None) -> None:
         self.name = name
         self.threads = threads
         """CPU threads that the models of this lane may use; `None` leaves it to the library."""
@@ -55,7 +56,7 @@ class Lane:
         self._outbox: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
         self._submitting = threading.Lock()
         self._closed = False
-        self._hub = Hub(name, self._inbox, self.post)
+        self._hub = Hub(name, self._inbox, self.post, trace)
         self._thread = threading.Thread(target=self._hub.live, name=f"lane {name}", daemon=True)
         self._thread.start()
 
@@ -102,6 +103,11 @@ class Lane:
             with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
                 self._loop.call_soon_threadsafe(self._drain)
 
+    def check(self) -> None:
+        """Raise `DeviceLostError` if the device is gone; callable from any thread."""
+        if self._hub.lost:
+            raise DeviceLostError(self._hub.lost)
+
     def statistics(self) -> LaneStatistics:
         """A frozen copy of the counters; cheap, callable from any thread."""
         hub = self._hub
@@ -127,8 +133,7 @@ class Lane:
         if task.loop is not self._loop:
             raise RuntimeError(f"lane {self.name!r} belongs to another event loop")
         with self._submitting:  # nothing may come behind the None that ends the thread
-            if self._hub.lost:
-                raise DeviceLostError(self._hub.lost)
+            self.check()
             if self._closed:
                 raise BackendUnavailableError(f"The lane of device {self.name!r} is closed.")
             self._inbox.put(task)

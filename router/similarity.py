@@ -13,6 +13,7 @@ without any library. Luma is ITU-R 601, resized by area whatever the shape of th
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from operator import mul
 
 from router import images
@@ -53,10 +54,8 @@ def _windows(values: Sequence[int]) -> list[int]:
     """The sum over every window of two by two cells, in rows."""
     rows = _added([values[start : start + SIDE] for start in range(0, len(values), SIDE)], _CELL)
     cells = [list(map(sum, zip(*[row[i::_CELL] for i in range(_CELL)], strict=True))) for row in rows]
-    lines = [list(map(sum, zip(row, row[1:], strict=False))) for row in cells]
-    return [
-        a + b for line, below in zip(lines, lines[1:], strict=False) for a, b in zip(line, below, strict=True)
-    ]
+    lines = [list(map(sum, pairwise(row))) for row in cells]
+    return [a + b for line, below in pairwise(lines) for a, b in zip(line, below, strict=True)]
 
 
 def _added(rows: Sequence[Sequence[int]], count: int) -> list[list[int]]:

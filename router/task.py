@@ -27,6 +27,7 @@ class Task(Generic[T]):
         "function",
         "greenlet",
         "loop",
+        "number",
         "rows",
         "setting",
         "stop_error",
@@ -44,6 +45,8 @@ class Task(Generic[T]):
         self.greenlet: greenlet | None = None
         self.stop_error: BaseException | None = None
         self.call: Call | None = None
+        self.number = 0
+        """Of the trace, once it has a tick there."""
         self.ticks = 0
         self.rows = 0
 
