@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from router.enhancer import EnhanceConfig
 from router.sizes import with_sides
 
 SHIPPED_MODEL = "shapes"
@@ -114,6 +115,8 @@ class RouterConfig(_Frozen):
     limits: Limits = Limits()
     breaker: BreakerConfig = BreakerConfig()
     watch: WatchConfig = WatchConfig()
+    enhance: EnhanceConfig | None = None
+    """Who makes fuller prompts; `None` is nobody."""
     deadline_s: Annotated[float, Field(gt=0)] | None = None
     """For requests that name none; `None` waits as long as it takes."""
     device_memory: dict[str, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ByteSize, ConfigDict, Field, ValidationError
 
 from router.config import BreakerConfig, Limits, ModelConfig, RouterConfig
+from router.enhance_settings import read_enhance
 from router.errors import ConfigError
 from router.findings import first_finding
 from router.models import ModelTable, choose_models
@@ -37,6 +38,8 @@ class _File(BaseModel):
     breaker: BreakerConfig = BreakerConfig()
     device_memory: dict[str, Annotated[ByteSize, Field(ge=1)]] = Field(default_factory=dict)
     models: dict[str, ModelTable] = Field(default_factory=dict)
+    enhance: dict[str, Any] = Field(default_factory=dict)
+    """Checked by `router.enhance_settings`."""
     server: dict[str, Any] = Field(default_factory=dict)
     """Checked by `router.server.settings`, when the service is started."""
 
@@ -53,7 +56,8 @@ def load_config(
     the shipped model. `environ` and `directory` stand for the process's own.
     """
     directory = Path.cwd() if directory is None else directory
-    variables = read_variables(os.environ if environ is None else environ)
+    environ = os.environ if environ is None else environ
+    variables = read_variables(environ)
     place = _find_file(path or variables.config, directory)
     raw, file = ({}, _File()) if place is None else _read_file(place)
     models, default_model = choose_models(
@@ -66,6 +70,7 @@ def load_config(
         default_model=default_model,
         limits=limits,
         breaker=file.breaker,
+        enhance=read_enhance(file.enhance, environ, place, directory),
         deadline_s=variables.deadline_s or file.deadline_s,
         device_memory=dict(file.device_memory),
         max_failovers=file.max_failovers,

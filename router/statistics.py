@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from router.answers import AnswersStatistics
 from router.capabilities import Capabilities
 from router.lane import LaneStatistics
 
@@ -69,6 +70,8 @@ class RouterStatistics:
     lanes: Mapping[str, LaneStatistics]
     promised_bytes: Mapping[str, int]
     """Device -> bytes promised on it now."""
+    enhancements: AnswersStatistics | None = None
+    """Answers of the enhancer of prompts; `None` where none is configured."""
 
 
 def _average(average: float | None, measured: float) -> float:

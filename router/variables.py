@@ -19,6 +19,8 @@ from router.errors import ConfigError
 from router.findings import did_you_mean, first_finding
 
 PREFIX = "TRIPTYCH_"
+ENHANCE_PREFIX = f"{PREFIX}ENHANCE_"
+"""Those of the enhancer of prompts; `router.enhance_settings` checks them."""
 SERVER_PREFIX = f"{PREFIX}SERVER_"
 """Those of the HTTP service; `router.server.settings` checks them when it is started."""
 
@@ -117,4 +119,4 @@ def variable(name: str) -> str:
 
 
 def _is_ours(name: str) -> bool:
-    return name.startswith(PREFIX) and not name.startswith(SERVER_PREFIX)
+    return name.startswith(PREFIX) and not name.startswith((ENHANCE_PREFIX, SERVER_PREFIX))
