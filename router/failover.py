@@ -40,7 +40,7 @@ class Failover:
         "notes",
     )
 
-    def __init__(self, candidates: Sequence[Instance], most: int, request_id: int) -> None:
+    def __init__(self, candidates: Sequence[Instance], most: int, request_id: str) -> None:
         self._candidates = candidates
         self._left = most
         self._request_id = request_id

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from router.errors import BackendError, RouterError
+from router.deadline import Deadline
+from router.errors import BackendError, DeadlineExceededError, RouterError
 from router.request import GenerateRequest
 from router.slot import Slot, State, steps_of
-from router.types import Loading, OnEvent, Queued, Timings, ignore_event
+from router.types import Generated, Loading, OnEvent, Queued, Timings, ignore_event
 
 if TYPE_CHECKING:
     from router.pool import Pool
+
+_STAGES = ("queued", "load", "generate")
 
 
 class Lease:
@@ -77,16 +81,30 @@ class Lease:
         return (self._pool.clock() if self.ended_at is None else self.ended_at) - self.created_at
 
     def timings(self, route_s: float = 0.0) -> Timings:
-        """Of a lease that was entered and left; `route_s` was spent before it was made."""
-        assert self.admitted_at is not None
-        assert self.loaded_at is not None
-        assert self.ended_at is not None
+        """Of its stages, as far as it came; `route_s` was spent before it was made."""
         return Timings(
-            route_s=route_s,
-            queued_s=self.admitted_at - self.created_at,
-            load_s=self.loaded_at - self.admitted_at,
-            generate_s=self.ended_at - self.loaded_at,
+            route_s=route_s, **{f"{stage}_s": ended - began for stage, began, ended in self.stages()}
         )
+
+    def stages(self) -> Iterator[tuple[str, float, float]]:
+        """`queued`, `load`, `generate`, as far as it came, each with its beginning and end, or now."""
+        times = (self.created_at, self.admitted_at, self.loaded_at, self.ended_at)
+        for stage, began, ended in zip(_STAGES, times, times[1:], strict=False):
+            if began is not None:
+                yield stage, began, self._pool.clock() if ended is None else ended
+
+    async def generate(self, deadline: Deadline) -> Generated:
+        """Enter, make the pictures, leave; it ends, also by cancel or deadline, when the work has ended."""
+        instance = self.slot.instance
+        try:
+            with deadline:
+                async with self:
+                    return await instance.generate(self.request, self._on_event, deadline.left_s())
+        except TimeoutError as exc:
+            raise DeadlineExceededError(
+                f"The deadline passed while the request was {self.stage} ({instance.name});"
+                " give it a longer `deadline_s`, or come again later."
+            ) from exc
 
     async def load(self) -> None:
         """Have the instance loaded as for this request, which is not run and counts as none."""

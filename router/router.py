@@ -3,36 +3,38 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
+import dataclasses
 import secrets
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from types import TracebackType
 from typing import Any
 
-from router import images, registry
+from router import registry
 from router.breaker import Clock
 from router.catalogue import Catalogue, Resolve, wait_for_probes
 from router.config import RouterConfig
 from router.deadline import Deadline
+from router.enhancements import Enhancements, Prepared
 from router.errors import (
     BackendError,
-    DeadlineExceededError,
-    InvalidRequestError,
     OverloadedError,
-    RequestCancelledError,
     RouterError,
 )
 from router.events import follow
 from router.failover import Failover
+from router.incoming import as_request
 from router.lease import Lease
 from router.memory import MemoryLedger
 from router.pool import Pool
+from router.record import Record
+from router.recorder import Recorder
+from router.recording import Recording
 from router.request import GenerateRequest
 from router.routing import Route, choose_route
 from router.served_model import ServedModel
 from router.statistics import InstanceStatus, RouterStatistics
-from router.types import Event, Generated, GenerateResult, OnEvent, RawImage, ignore_event
+from router.types import Event, Generated, GenerateResult, OnEvent, ignore_event
 
 
 class BackendRouter:
@@ -55,14 +57,14 @@ class BackendRouter:
         """
         self.config = config or _load_config()
         self._ledger = MemoryLedger(self.config.device_memory)
-        self._catalogue = Catalogue(self.config, resolve, self._ledger, clock)
+        self._recorder = Recorder(self.config.watch, clock)
+        self._catalogue = Catalogue(self.config, resolve, self._ledger, clock, self._recorder.trace)
         self._pool = Pool(self._catalogue.instances.values(), self.config.limits, self._ledger, clock)
+        self._enhancements = Enhancements(self.config.enhance)
         self._clock = clock
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._request_ids = itertools.count(1)
-        self._served = self._failed = self._cancelled = 0
 
     async def __aenter__(self) -> BackendRouter:
         if self._loop is not None:
@@ -77,7 +79,9 @@ class BackendRouter:
         if exc is not None:
             await self.cancel_requests()
         await self._pool.close()
+        await self._enhancements.close()
         await self._catalogue.close()
+        await self._recorder.close()
 
     async def generate(
         self, request: GenerateRequest | None = None, /, *, on_event: OnEvent = ignore_event, **fields: Any
@@ -92,19 +96,13 @@ class BackendRouter:
         task = self._current_task()
         self._tasks.add(task)
         try:
-            if fields or not isinstance(request, GenerateRequest):
-                request = await _as_request(request, fields)
-            result = await self._generate(request, on_event, task)
-        except (asyncio.CancelledError, RequestCancelledError):
-            self._cancelled += 1
-            raise
-        except RouterError:
-            self._failed += 1
-            raise
+            with Recording(self._recorder) as recording:
+                if fields or not isinstance(request, GenerateRequest):
+                    request = await as_request(request, fields)
+                recording.request = request
+                return await recording.judged(await self._generate(request, on_event, task, recording))
         finally:
             self._tasks.discard(task)
-        self._served += 1
-        return result
 
     def stream(self, request: GenerateRequest | None = None, /, **fields: Any) -> AsyncIterator[Event]:
         """The events of a request as they come, `Completed` last. Raises what `generate` raises.
@@ -123,7 +121,7 @@ class BackendRouter:
         Where nobody can serve it, `candidates` is empty and `rejections` says why.
         """
         task = self._current_task()
-        request = await _as_request(request, fields)
+        request = await as_request(request, fields)
         return await self._route(request, self._catalogue.find(request.model), Deadline(task, None))
 
     async def load(self, model: str | None = None) -> None:
@@ -154,25 +152,46 @@ class BackendRouter:
         ledger = self._ledger
         return RouterStatistics(
             running=len(self._tasks),
-            served=self._served,
-            failed=self._failed,
-            cancelled=self._cancelled,
+            served=self._recorder.served,
+            failed=self._recorder.failed,
+            cancelled=self._recorder.cancelled,
             instances=self.instances(),
             lanes={device: lane.statistics() for device, lane in self._catalogue.lanes.items()},
             promised_bytes={device: ledger.promised_bytes(device) for device in ledger.devices()},
+            enhancements=self._enhancements.statistics(),
         )
 
+    def records(self) -> tuple[Record, ...]:
+        """How the newest requests went, the newest first; `watch.records` of them are kept."""
+        return self._recorder.records()
+
     async def _generate(
-        self, request: GenerateRequest, on_event: OnEvent, task: asyncio.Task[Any]
+        self, request: GenerateRequest, on_event: OnEvent, task: asyncio.Task[Any], recording: Recording
     ) -> GenerateResult:
+        """What nobody can serve is refused before its prompt is enhanced; the new prompt is routed anew."""
         started = self._clock()
         deadline = Deadline(task, request.deadline_s or self.config.deadline_s)
         model = self._catalogue.find(request.model)
+        recording.model = model.config.name
+        route = await self._route_or_raise(request, model, deadline)
+        recording.routed(route.request, self._clock() - started)
+        if not self._enhancements.wanted(request):
+            return await self._serve(route, model, on_event, deadline, recording)
+        started = self._clock()
+        prepared = await self._enhancements.prepare(request, deadline)
+        route = await self._route_or_raise(prepared.request, model, deadline)
+        enhance_s = self._clock() - started
+        result = await self._serve(route, model, on_event, deadline, recording)
+        return _with_enhancement(result, prepared, enhance_s)
+
+    async def _route_or_raise(
+        self, request: GenerateRequest, model: ServedModel, deadline: Deadline
+    ) -> Route:
         route = await self._route(request, model, deadline)
         if not route.candidates:
             sole_error = model.sole_error() if route.temporary else None
             raise (sole_error or route.refusal()).with_traceback(None)
-        return await self._serve(route, model, on_event, deadline, route_s=self._clock() - started)
+        return route
 
     async def _route(self, request: GenerateRequest, model: ServedModel, deadline: Deadline) -> Route:
         """Probes are waited for where nothing is known yet, or where nobody else could serve."""
@@ -206,22 +225,21 @@ class BackendRouter:
         model: ServedModel,
         on_event: OnEvent,
         deadline: Deadline,
-        *,
-        route_s: float,
+        recording: Recording,
     ) -> GenerateResult:
         """Try the candidates in turn, all with the same effective request."""
         candidates = [model.instances[name] for name in route.candidates]
-        failover = Failover(candidates, self.config.max_failovers, next(self._request_ids))
+        failover = Failover(candidates, self.config.max_failovers, recording.id)
         try:
             for instance in failover:
-                lease = self._pool.lease(instance.name, route.request, on_event)
+                lease = recording.attempt(self._pool.lease(instance.name, route.request, on_event))
                 try:
-                    generated = await _attempt(lease, on_event, deadline)
+                    generated = await lease.generate(deadline)
                 except (BackendError, OverloadedError) as exc:
                     failover.failed(lease, exc)
                 else:
                     failover.served(lease)
-                    return _result(route, generated, lease, failover, route_s)
+                    return _result(route, generated, lease, failover, recording.route_s)
             raise failover.error
         finally:
             failover.settle(route.request)
@@ -236,20 +254,6 @@ class BackendRouter:
         if self._closed:
             raise RouterError("The router is closed; make a new BackendRouter.")
         return task
-
-
-async def _attempt(lease: Lease, on_event: OnEvent, deadline: Deadline) -> Generated:
-    """One try on one instance; ends, also by cancel or deadline, when the work has ended."""
-    instance = lease.slot.instance
-    try:
-        with deadline:
-            async with lease:
-                return await instance.generate(lease.request, on_event, deadline.left_s())
-    except TimeoutError as exc:
-        raise DeadlineExceededError(
-            f"The deadline passed while the request was {lease.stage} ({instance.name});"
-            " give it a longer `deadline_s`, or come again later."
-        ) from exc
 
 
 def _result(
@@ -270,25 +274,13 @@ def _result(
     )
 
 
-async def _as_request(request: object, fields: Mapping[str, Any]) -> GenerateRequest:
-    """Pictures are decoded in a thread; everything else is checked here and now."""
-    if request is not None:
-        if not isinstance(request, GenerateRequest):
-            kind = type(request).__name__
-            raise InvalidRequestError(
-                f"The request is of type {kind}; give the fields by name, `prompt=...`, or a GenerateRequest."
-            )
-        if fields:
-            raise InvalidRequestError(
-                f"Give a whole request or its fields, not both: {', '.join(fields)} came beside a request."
-            )
-        return request
-    for param in ("image", "mask_image"):
-        picture = fields.get(param)
-        if picture is not None and not isinstance(picture, RawImage):
-            raw = await asyncio.to_thread(images.to_raw_image, picture, param=param)
-            fields = {**fields, param: raw}
-    return GenerateRequest.of(**fields)
+def _with_enhancement(result: GenerateResult, prepared: Prepared, enhance_s: float) -> GenerateResult:
+    return dataclasses.replace(
+        result,
+        enhancement=prepared.enhancement,
+        notes=prepared.notes + result.notes,
+        timings=dataclasses.replace(result.timings, enhance_s=enhance_s),
+    )
 
 
 def _load_config() -> RouterConfig:

@@ -1,0 +1,62 @@
+"""Record: one request as it went. It holds no prompt and no picture."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+from router.types import Timings
+
+Warned: TypeAlias = Literal["slow", "low_similarity"]
+WARNINGS: tuple[Warned, ...] = ("slow", "low_similarity")
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What an operator may know of one request, once it has ended."""
+
+    request_id: str
+    began_at: float
+    """Seconds since the epoch."""
+    code: str
+    """Empty if it was served, else that of its error; `cancelled` where the caller gave up."""
+    model: str
+    task: str
+    """Empty for a request that was none: a field was wrong."""
+    mode: str
+    """What became of the reference picture: `none`, `copy` or `modify`."""
+    instance: str
+    """Who served it, or tried last; empty if nobody did."""
+    backend: str
+    attempts: int
+    height: int | None
+    width: int | None
+    steps: int | None
+    pictures: int
+    """Those that were made."""
+    ticks: int
+    rows: int
+    """As in `GenerateResult`: `rows / ticks` is the mean batch that it shared."""
+    workspace_bytes: int
+    """Promised to it on its device, beside the weights."""
+    peak_bytes: int | None
+    """Most that the device has held, where that is known."""
+    timings: Timings
+    seconds: float
+    """In the router, failed attempts included; writing the pictures comes after it."""
+    similarity: float | None = None
+    """Of the picture least like the reference picture (`router.similarity`); only if configured."""
+    warnings: tuple[Warned, ...] = ()
+    notes: tuple[str, ...] = ()
+    """One sentence for each warning, and those of the result."""
+
+
+def facts_of(record: Record) -> dict[str, Any]:
+    """Plain values, for JSON and for a line of the log; seconds to the microsecond."""
+    facts = {field.name: getattr(record, field.name) for field in dataclasses.fields(record)}
+    timings = facts.pop("timings")
+    stages = [field.name for field in dataclasses.fields(timings) if field.name != "encode_s"]
+    facts |= {name: round(getattr(timings, name), 6) for name in stages}
+    facts |= {"seconds": round(record.seconds, 6), "began_at": round(record.began_at, 6)}
+    return facts | {"warnings": list(record.warnings), "notes": list(record.notes)}
