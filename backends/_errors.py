@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import traceback
+from collections.abc import Iterator
 
 from router.errors import DeviceLostError, GenerateError, LoadError, MemoryBudgetError, RouterError
 
@@ -19,6 +21,7 @@ _LOST = (
     "unspecified launch failure",
     "the launch timed out",
     "ECC error",
+    "CUDA error: unknown error",
 )
 """What CUDA says once its state in this process is beyond repair: CUDA Runtime API, error codes."""
 
@@ -41,6 +44,17 @@ def is_device_lost(exc: BaseException) -> bool:
     return isinstance(exc, DeviceLostError) or _says(exc, _LOST)
 
 
+@contextlib.contextmanager
+def losses_heard(instance: str) -> Iterator[None]:
+    """Around device work that is no model call: the lane hears of a lost device by `DeviceLostError`."""
+    try:
+        yield
+    except RuntimeError as exc:
+        if not is_device_lost(exc):
+            raise
+        raise DeviceLostError(_lost_sentence(instance)) from exc
+
+
 def as_router_error(exc: Exception, instance: str) -> RouterError:
     """Ours as it is; a library's as the class that says what can be done about it.
 
@@ -52,7 +66,7 @@ def as_router_error(exc: Exception, instance: str) -> RouterError:
     _LOG.warning("%s failed", instance, exc_info=exc)
     forget_frames(exc)
     if is_device_lost(exc):
-        raise DeviceLostError(f"The device of {instance} failed; restart the process.") from exc
+        raise DeviceLostError(_lost_sentence(instance)) from exc
     error: RouterError
     if is_out_of_memory(exc):
         error = MemoryBudgetError(f"{instance} ran out of device memory; ask for a smaller picture.")
@@ -80,6 +94,10 @@ def forget_frames(exc: BaseException | None) -> None:
         seen.add(id(exc))
         traceback.clear_frames(exc.__traceback__)
         exc = exc.__cause__ or exc.__context__
+
+
+def _lost_sentence(instance: str) -> str:
+    return f"The device of {instance} failed; restart the process."
 
 
 def _says(exc: BaseException, phrases: tuple[str, ...]) -> bool:

@@ -20,12 +20,11 @@ import torch
 from PIL import Image
 
 from backends import _allocator, _preview, _tasks
-from backends._errors import as_load_error, forget_frames
+from backends._errors import as_load_error, forget_frames, losses_heard
 from backends._gather import Gathering, batched_arguments
 from backends._lane import LaneBackend, Report
 from backends._prompt import check_prompt
 from backends._stand_in import StandIn
-from router.capabilities import scheduler_name
 from router.errors import BackendUnavailableError, InvalidRequestError, RouterError
 from router.request import GenerateRequest
 from router.types import RawImage, Task
@@ -84,7 +83,7 @@ class PipelineBackend(LaneBackend):
     async def _load(self) -> None:
         pipeline = await _on_a_thread_of_its_own(self.read)
         try:
-            await self.lane.run(lambda: self._make_ready(pipeline))
+            await self.lane.run(lambda: self._make_ready_heard(pipeline))
         except BaseException as exc:  # cancelled, too: nobody knows then that something was loaded
             forget_frames(exc)
             del pipeline
@@ -102,7 +101,6 @@ class PipelineBackend(LaneBackend):
 
     def picture(self, request: GenerateRequest, seed: int, report: Report) -> RawImage:
         pipeline = self._pipeline_of(request)
-        _tasks.check_steps(pipeline.scheduler, request.num_inference_steps)
         check_prompt(pipeline, request, self._parameters[request.task], self.text_length(request))
         arguments = self._arguments(request, seed, pipeline, report)
         try:
@@ -112,6 +110,10 @@ class PipelineBackend(LaneBackend):
             raise
 
     # On the lane's thread.
+
+    def _make_ready_heard(self, pipeline: Any) -> None:
+        with losses_heard(self.name):
+            self._make_ready(pipeline)
 
     def _make_ready(self, pipeline: Any) -> None:
         prepare_thread(self.lane.threads)
@@ -160,16 +162,12 @@ class PipelineBackend(LaneBackend):
         """The pipeline of the request's task, as its own: scheduler and stand-ins are not shared."""
         pipeline = copy.copy(self._pipelines[request.task])
         own = pipeline.__dict__  # past Diffusers' `__setattr__`, which would write into the shared config
-        own["scheduler"] = self._new_scheduler(request.scheduler, pipeline.scheduler)
+        own["scheduler"] = _tasks.new_scheduler(request.scheduler, pipeline.scheduler, self._schedulers)
         for name, gathering in self._gatherings.items():
             module = own[name]
             method = "decode" if name == "vae" else "__call__"
             own[name] = StandIn(module, gathering, self.lane, share=not request.reproducible, method=method)
         return pipeline
-
-    def _new_scheduler(self, name: str | None, own: Any) -> Any:
-        kind = self._schedulers[scheduler_name(name)] if name else type(own)
-        return copy.deepcopy(own) if kind is type(own) else kind.from_config(own.config)
 
     def _arguments(
         self, request: GenerateRequest, seed: int, pipeline: Any, report: Report

@@ -14,7 +14,8 @@ from router.errors import BackendError, ConfigError, RequestCancelledError, Rout
 
 EXIT_CODES = (
     "Exit codes: 0 all is done; 1 a failure of model, device or disk; 2 wrong command line or configuration;"
-    " 3 the request was refused; 4 overloaded or past its deadline; 130 stopped by Ctrl-C."
+    " 3 the request was refused; 4 overloaded or past its deadline; 5 a device failed that only a new"
+    " process mends; 130 stopped by Ctrl-C."
 )
 
 _MAX_CAUSE = 300  # characters

@@ -2,7 +2,8 @@
 
 First SIGTERM or SIGINT: `/readyz` says no while the listener still lives, no new work is taken,
 running work is finished, then everything closes and the process exits with 0. What is not finished
-after the grace time is stopped. A second signal ends the process at once.
+after the grace time is stopped. A second signal ends the process at once. With `exit_on_lost_device` a device that only a
+new process mends ends it in the same way, with exit code 5.
 """
 
 from __future__ import annotations
@@ -20,11 +21,12 @@ from collections.abc import Iterator, Mapping
 import uvicorn
 from fastapi import FastAPI
 
-from router.errors import ConfigError
+from router.errors import ConfigError, DeviceLostError
 from router.router import BackendRouter
 from router.server.app import create_app, living
 from router.server.front import Front
 from router.server.log import keep_flushed
+from router.server.lost_device import device_lost
 from router.server.settings import ServerSettings
 
 log = logging.getLogger("router.server")
@@ -37,7 +39,10 @@ _YOUNG_OBJECTS = 5000
 
 
 def run(router: BackendRouter, settings: ServerSettings) -> None:
-    """Serve until a signal comes. Blocks. Raises `ConfigError` where it cannot begin."""
+    """Serve until a signal comes. Blocks. Raises `ConfigError` where it cannot begin.
+
+    Raises `DeviceLostError` when it has ended because of one.
+    """
     check_single(os.environ)
     app = create_app(router, settings)
     _relieve_collector()
@@ -74,6 +79,8 @@ async def _serve(app: FastAPI, server: Server, listener: socket.socket) -> None:
         await server.serve(sockets=[listener])
     flushing.cancel()
     log.info("ended")
+    if server.lost is not None:
+        raise server.lost
 
 
 def _bound(settings: ServerSettings) -> socket.socket:
@@ -110,6 +117,15 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self._front = front
         self._ending: asyncio.Task[None] | None = None
+        self.lost: DeviceLostError | None = None
+        """Why it ended by itself; `None` while it has not."""
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        watching = asyncio.create_task(self._watch_devices())
+        try:
+            await super().serve(sockets)
+        finally:
+            watching.cancel()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -133,6 +149,13 @@ class Server(uvicorn.Server):
         log.warning("shutting down at once", extra={"signal": sign.name, "running": self._front.running})
         signal.signal(sign, signal.SIG_DFL)
         os.kill(os.getpid(), sign)
+
+    async def _watch_devices(self) -> None:
+        if not self._front.settings.exit_on_lost_device:
+            return
+        self.lost = await device_lost(self._front.router)
+        log.error("shutting down: %s", self.lost, extra={"running": self._front.running})
+        self._ending = self._ending or asyncio.create_task(self._end())
 
     async def _end(self) -> None:
         """The listener lives until nothing runs, and for `notice_s` at least."""

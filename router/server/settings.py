@@ -108,6 +108,8 @@ class ServerSettings(BaseModel):
     """Seconds from SIGTERM to the end; what runs then is stopped."""
     notice_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
     """Seconds after SIGTERM for which it goes on listening at least, with `/readyz` at 503."""
+    exit_on_lost_device: bool = False
+    """End, with exit code 5, when a device failed that only a new process mends; else others serve on."""
     log: Literal["json", "text"] = "json"
 
     @property
