@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ByteSize, ConfigDict, Field, ValidationError
 
-from router.config import BreakerConfig, Limits, ModelConfig, RouterConfig
+from router.config import BreakerConfig, Limits, ModelConfig, RouterConfig, WatchConfig
 from router.enhance_settings import read_enhance
 from router.errors import ConfigError
 from router.findings import first_finding
@@ -36,6 +36,7 @@ class _File(BaseModel):
     max_failovers: Annotated[int, Field(ge=0)] = 2
     limits: Limits = Limits()
     breaker: BreakerConfig = BreakerConfig()
+    watch: WatchConfig = WatchConfig()
     device_memory: dict[str, Annotated[ByteSize, Field(ge=1)]] = Field(default_factory=dict)
     models: dict[str, ModelTable] = Field(default_factory=dict)
     enhance: dict[str, Any] = Field(default_factory=dict)
@@ -70,6 +71,7 @@ def load_config(
         default_model=default_model,
         limits=limits,
         breaker=file.breaker,
+        watch=_watch(file.watch, variables, place.parent if place else directory, directory),
         enhance=read_enhance(file.enhance, environ, place, directory),
         deadline_s=variables.deadline_s or file.deadline_s,
         device_memory=dict(file.device_memory),
@@ -106,6 +108,16 @@ def _read_file(place: Path) -> tuple[dict[str, Any], _File]:
         return raw, _File.model_validate(raw)
     except ValidationError as exc:
         raise ConfigError(f"{place}: {first_finding(exc, _File)}") from exc
+
+
+def _watch(watch: WatchConfig, variables: Variables, folder: Path, directory: Path) -> WatchConfig:
+    """A relative `trace` of the file is relative to the file, one of the environment to `directory`."""
+    given = variables.given("watch")
+    place = directory if "trace" in given else folder
+    watch = watch.model_copy(update=given)
+    return (
+        watch if watch.trace is None else watch.model_copy(update={"trace": place / watch.trace.expanduser()})
+    )
 
 
 def _check_defaults(models: tuple[ModelConfig, ...], limits: Limits) -> None:

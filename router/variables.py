@@ -42,6 +42,10 @@ SETS: dict[str, str] = {
     "concurrency": "limits.concurrency",
     "queue": "limits.queue",
     "deadline_s": "deadline_s",
+    "records": "watch.records",
+    "slow_s": "watch.slow_s",
+    "min_similarity": "watch.min_similarity",
+    "trace": "watch.trace",
 }
 """Field of `Variables` -> the setting it sets. `instances.` and `defaults.` are those of every model."""
 
@@ -77,6 +81,10 @@ class Variables(BaseSettings):
     concurrency: _Count | None = None
     queue: Annotated[int, Field(ge=0)] | None = None
     deadline_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    records: Annotated[int, Field(ge=0)] | None = None
+    slow_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    min_similarity: Annotated[float, Field(ge=-1, le=1)] | None = None
+    trace: Path | None = None
 
     @classmethod
     def settings_customise_sources(
