@@ -53,6 +53,7 @@ def capabilities(
         size_multiple=geometry.size_multiple,
         min_side=geometry.min_side,
         schedulers=tuple(_tasks.schedulers(_scheduler(folder))),
+        scheduler_steps=_tasks.step_ranges(_scheduler(folder)),
         negative_prompt="negative_prompt" in parameters,
         true_cfg="true_cfg_scale" in parameters,
         previews="callback_on_step_end" in parameters and vae.get("_class_name") == "AutoencoderKL",

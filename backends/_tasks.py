@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Mapping
 from typing import Any
@@ -11,8 +12,7 @@ import torch
 from diffusers.pipelines import auto_pipeline
 from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers
 
-from router.capabilities import scheduler_name
-from router.errors import InvalidRequestError
+from router.schedulers import class_name, find_scheduler
 from router.types import Task
 
 _TABLES: dict[Task, Mapping[str, type]] = {
@@ -23,6 +23,8 @@ _TABLES: dict[Task, Mapping[str, type]] = {
 
 _OTHER_PARAMETRISATION = "EDMEulerScheduler"
 """Listed by Diffusers as compatible, but made for models preconditioned as in EDM."""
+
+_FEWEST_TRIED = 10
 
 
 def family(kind: type) -> str:
@@ -88,18 +90,43 @@ def schedulers(own: Any) -> dict[str, type]:
         kind = getattr(diffusers, name)
         if name != _OTHER_PARAMETRISATION and _can_be_made(kind, own):
             offered[name] = kind
-    return {scheduler_name(name): kind for name, kind in offered.items()}
+    return {class_name(name): kind for name, kind in offered.items()}
 
 
-def check_steps(scheduler: Any, steps: int | None) -> None:
-    """Raise `InvalidRequestError` for more steps than a distilled schedule (LCM's) was made of."""
-    most = scheduler.config.get("original_inference_steps")
-    if most is not None and steps is not None and steps > most:
-        raise InvalidRequestError(
-            f"`num_inference_steps` is {steps}, and the scheduler {scheduler_name(type(scheduler).__name__)}"
-            f" takes at most {most}; lower it or choose another `scheduler`.",
-            param="num_inference_steps",
-        )
+def new_scheduler(name: str | None, own: Any, offered: Mapping[str, type]) -> Any:
+    """A scheduler of that name for one picture, configured as the model's own; `None` is a copy of it."""
+    named = find_scheduler(name, tuple(offered)) if name else None
+    if named is None or (offered[named.kind] is type(own) and not named.settings):
+        return copy.deepcopy(own)
+    kind: Any = offered[named.kind]
+    return kind.from_config(own.config, **named.settings)
+
+
+def step_ranges(own: Any) -> dict[str, tuple[int, int]]:
+    """Scheduler -> the fewest and the most steps that it takes, found by asking it.
+
+    Few are too few for some multistep starts (PNDM's); a distilled schedule (LCM's) has no more than it
+    was made of, and no schedule more than it was trained with.
+    """
+    made = {name: new_scheduler(name, own, schedulers(own)) for name in schedulers(own)}
+    return {name: (_fewest(scheduler), _most(scheduler)) for name, scheduler in made.items()}
+
+
+def _fewest(scheduler: Any) -> int:
+    return next((steps for steps in range(1, _FEWEST_TRIED) if _takes(scheduler, steps)), _FEWEST_TRIED)
+
+
+def _most(scheduler: Any) -> int:
+    config = scheduler.config
+    return int(config.get("original_inference_steps") or config.num_train_timesteps)
+
+
+def _takes(scheduler: Any, steps: int) -> bool:
+    try:
+        scheduler.set_timesteps(steps)
+    except (ValueError, IndexError):
+        return False
+    return True
 
 
 def _can_be_made(kind: Any, own: Any) -> bool:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 
 from router.request import GenerateRequest
+from router.scale import scale_reasons
+from router.schedulers import NamedScheduler, find_scheduler
+from router.sizes import Size, SizeRange
 from router.types import Footprint, ShapeProfile, Task
-
-SCHEDULER_SUFFIX = "Scheduler"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +43,19 @@ class Capabilities:
     """Empty: any size within the limits. Else only these sizes."""
     schedulers: tuple[str, ...] = ()
     """Class names without `Scheduler` at their end; the first is the model's own."""
+    scheduler_steps: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    """Class name -> the fewest and the most steps that it can do, where that is known."""
     negative_prompt: bool = True
     true_cfg: bool = False
     loras: tuple[str, ...] = ()
     reproducible: bool = True
     previews: bool = True
+    latents: bool = False
+    """Whether it hands out the latents of its pictures."""
+    scales: tuple[int, ...] = ()
+    """How many times larger it makes a picture, for the task `upscale`."""
+    prompts: bool = True
+    """Whether it looks at prompt and steps; a plain upscaler does not."""
     device_memory_bytes: int | None = None
     """All of the device's memory, `None` where it is not known."""
     notes: tuple[str, ...] = ()
@@ -56,12 +65,22 @@ class Capabilities:
     def fixed_shape(self) -> bool:
         return bool(self.profiles)
 
+    @property
+    def sizes(self) -> SizeRange:
+        """What presets and aspect ratios stand for here."""
+        fixed = tuple([Size(profile.height, profile.width) for profile in self.profiles])
+        return SizeRange(Size(self.defaults.height, self.defaults.width), self.size_multiple, fixed)
+
     def why_not(self, request: GenerateRequest) -> str | None:
         """The first reason why this instance cannot serve exactly this request.
 
         Takes an effective request. Unsupported parameters are reasons, never ignored.
         """
         return next(self._reasons(request), None)
+
+    def refuses_size(self, request: GenerateRequest) -> bool:
+        """Whether the size of an effective request is a reason: it cannot be made, or never fits."""
+        return any(True for found in (self._size_reasons, self._memory_reasons) for _ in found(request))
 
     def rows_of(self, request: GenerateRequest) -> int:
         """Rows that one picture of the request adds to a run: two with guidance, else one.
@@ -74,8 +93,11 @@ class Capabilities:
     def _reasons(self, request: GenerateRequest) -> Iterator[str]:
         if request.task not in self.tasks:
             yield f"it does {_list(sorted(self.tasks))}, not {request.task}."
+        if request.task == "upscale":
+            yield from scale_reasons(self, request)
         yield from self._size_reasons(request)
         yield from self._parameter_reasons(request)
+        yield from self._scheduler_reasons(request)
         yield from self._feature_reasons(request)
         yield from self._memory_reasons(request)
 
@@ -116,10 +138,26 @@ class Capabilities:
                 f" it must be at least {math.ceil(1000 / steps) / 1000}."
             )
 
-    def _feature_reasons(self, request: GenerateRequest) -> Iterator[str]:
-        if request.scheduler is not None and scheduler_name(request.scheduler) not in self.schedulers:
+    def scheduler_of(self, request: GenerateRequest) -> NamedScheduler | None:
+        """What the request's `scheduler` means here, the model's own where it names none."""
+        if request.scheduler is None:
+            return NamedScheduler(self.schedulers[0]) if self.schedulers else None
+        return find_scheduler(request.scheduler, self.schedulers)
+
+    def _scheduler_reasons(self, request: GenerateRequest) -> Iterator[str]:
+        named, steps = self.scheduler_of(request), request.num_inference_steps
+        if named is None and request.scheduler is not None:
             offered = _list(self.schedulers) if self.schedulers else "none"
             yield f"it has no scheduler {request.scheduler!r}; it has {offered}."
+        if named is not None and named.kind in self.scheduler_steps and steps is not None:
+            least, most = self.scheduler_steps[named.kind]
+            if not least <= steps <= most:
+                yield (
+                    f"`num_inference_steps` is {steps}, and the scheduler {named.kind} takes {least} to"
+                    f" {most}; change it or choose another `scheduler`."
+                )
+
+    def _feature_reasons(self, request: GenerateRequest) -> Iterator[str]:
         for lora in request.loras:
             if lora.name not in self.loras:
                 yield f"it has no LoRA {lora.name!r}; it has {_list(self.loras) or 'none'}."
@@ -127,6 +165,8 @@ class Capabilities:
             yield "it cannot promise `reproducible` pictures."
         if request.previews and not self.previews:
             yield "it has no `previews`."
+        if request.latents and not self.latents:
+            yield "it does not hand out `latents`."
 
     def _true_cfg_reasons(self, request: GenerateRequest) -> Iterator[str]:
         if not self.true_cfg:
@@ -166,11 +206,6 @@ class Capabilities:
         if min(nearest) < self.min_side:
             return "no size fits"
         return f"{nearest[0]}x{nearest[1]} fits"
-
-
-def scheduler_name(name: str) -> str:
-    """`DDIMScheduler` and `DDIM` are the same scheduler."""
-    return name.removesuffix(SCHEDULER_SUFFIX)
 
 
 def _size(request: GenerateRequest) -> tuple[int, int]:

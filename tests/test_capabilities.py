@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from router.capabilities import Capabilities, Defaults, scheduler_name
+from router.capabilities import Capabilities, Defaults
 from router.request import GenerateRequest
+from router.schedulers import class_name
 from router.types import Footprint, RawImage, ShapeProfile
 
 GENERAL = Capabilities(
@@ -150,4 +151,4 @@ def test_a_request_without_a_size_is_a_mistake_of_the_caller():
 
 
 def test_a_scheduler_has_one_name():
-    assert scheduler_name("DDIMScheduler") == scheduler_name("DDIM") == "DDIM"
+    assert class_name("DDIMScheduler") == class_name("DDIM") == "DDIM"
