@@ -184,5 +184,6 @@ async def test_more_steps_than_a_distilled_schedule_has(model_folder: Path, lane
     found = await make(lanes, model_folder).probe()
     assert found.why_not(request(scheduler="LCM", num_inference_steps=50)) is None
     assert found.why_not(request(scheduler="lcm", num_inference_steps=51)) == (
-        "`num_inference_steps` is 51, and the scheduler LCM takes 1 to 50; change it or choose another `scheduler`."
+        "`num_inference_steps` is 51, and the scheduler LCM takes 1 to 50; change it or choose another"
+        " `scheduler`."
     )

@@ -1,4 +1,4 @@
-"""Schedulers by request: what the names mean, which steps they take, and that the pictures are Diffusers' own."""
+"""Schedulers by request: what the names mean, which steps they take, and pictures like plain Diffusers'."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.plain_pipelines import pixels, plain_pipeline
 
 OFFERED = (
     *("DDIM", "EulerDiscrete", "EulerAncestralDiscrete", "DPMSolverMultistep", "DPMSolverSinglestep"),
-    *("KDPM2AncestralDiscrete", "LCM", "UniPCMultistep"),
+    *("KDPM2AncestralDiscrete", "KDPM2Discrete", "LCM", "UniPCMultistep"),
 )
 
 
@@ -32,6 +32,7 @@ OFFERED = (
         ("euler_ancestral", "EulerAncestralDiscrete", {}),
         ("k_euler_a", "EulerAncestralDiscrete", {}),
         ("unipc", "UniPCMultistep", {}),
+        ("dpm2 karras", "KDPM2Discrete", {"use_karras_sigmas": True}),
         ("lcm", "LCM", {}),
         (
             "dpm++ 2m karras",
