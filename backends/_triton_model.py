@@ -65,7 +65,7 @@ def _capabilities(text: str, model: str, instance: str) -> Capabilities:
             " write the model again with `python -m export.to_triton`.",
             instance=instance,
         ) from exc
-    return dataclasses.replace(found, loras=(), device_memory_bytes=None)
+    return dataclasses.replace(found, loras=(), latents=False, device_memory_bytes=None)
 
 
 def _dtype(value: int) -> str:

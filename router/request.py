@@ -179,7 +179,10 @@ def _check_pictures(request: GenerateRequest) -> None:
         )
     for field in ("size", "aspect_ratio"):
         if image and getattr(request, field) is not None:
-            raise InvalidRequestError(f"`{field}` has no effect on `image`; leave it out.", param=field)
+            raise InvalidRequestError(
+                f"`{field}` has no effect: the picture in `image` keeps its own size; leave it out.",
+                param=field,
+            )
     for field in ("height", "width"):
         side = getattr(request, field)
         if image and side not in (None, getattr(image, field) * (request.scale or 1)):

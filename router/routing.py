@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 from router.capabilities import Capabilities
 from router.config import Limits, ModelConfig
 from router.errors import BackendUnavailableError, InvalidRequestError, NoRouteError, RouterError
+from router.reference import settled
 from router.request import GenerateRequest
-from router.types import Rejections, ShapeProfile
+from router.sizes import Preset, Size, choose_preset, nearest_fixed, nearest_multiple, ratio_of
+from router.types import Rejections
 
 Predict: TypeAlias = Callable[[str, GenerateRequest], float]
 """Instance name, request -> seconds until it would be done there."""
 
 NONE_UNAVAILABLE: Rejections = MappingProxyType({})
+NO_FILLS: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +45,19 @@ class ModelView:
         """Defaults come from the config, then from the first instance known; fixed shapes go first."""
         views = [InstanceView(each.name, capabilities.get(each.name)) for each in config.instances]
         known = [view.capabilities for view in views if view.capabilities is not None]
-        fills = _fills(config, known[0]) if known else {}
-        return cls(config.name, tuple(sorted(views, key=_is_dynamic)), MappingProxyType(fills))
+        view = cls(config.name, tuple(sorted(views, key=_is_dynamic)), NO_FILLS)
+        if not known:
+            return view
+        fills = _fills(config, known[0], view.size_of(config.defaults.size))
+        return dataclasses.replace(view, fills=MappingProxyType(fills))
+
+    def size_of(self, preset: str | None, aspect_ratio: str | None = None) -> Size | None:
+        """What a preset, an aspect ratio or both stand for; `None` for neither, or while nothing is known."""
+        if preset is None and aspect_ratio is None:
+            return None
+        ranges = [view.capabilities.sizes for view in self.instances if view.capabilities is not None]
+        ratio = None if aspect_ratio is None else ratio_of(aspect_ratio)
+        return choose_preset(ranges, cast("Preset", preset or "l"), ratio)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,14 +112,24 @@ def choose_route(
 
 
 def effective(request: GenerateRequest, model: ModelView, seed: int) -> GenerateRequest:
-    """The request with everything filled in that it leaves open; nothing that it says is changed."""
+    """The request with everything filled in that it leaves open; nothing that it says is changed.
+
+    A preset and an aspect ratio become the height and width that they stand for.
+    """
+    if size := model.size_of(request.size, request.aspect_ratio):
+        sides = {"height": size.height, "width": size.width}
+        request = request.model_copy(update={"size": None, "aspect_ratio": None, **sides})
     filled = {field: value for field, value in model.fills.items() if getattr(request, field) is None}
-    if request.image is None:
+    if request.image is None or request.task == "upscale":
         filled.pop("strength", None)
-    else:
-        filled |= {side: getattr(request.image, side) for side in ("height", "width") if side in filled}
+    if request.image is not None:
+        times = request.scale or 1
+        filled |= {
+            side: getattr(request.image, side) * times for side in ("height", "width") if side in filled
+        }
     if "negative_prompt" in filled and not _guided(request, filled):
         del filled["negative_prompt"]
+    filled |= settled(request, filled)
     filled["model"] = model.name
     if request.seed is None:
         filled["seed"] = seed
@@ -125,6 +150,8 @@ def check_limits(request: GenerateRequest, limits: Limits) -> None:
 
 
 def beyond_size_limits(request: GenerateRequest, limits: Limits) -> InvalidRequestError | None:
+    if request.task == "upscale":  # which has a limit of its own, and paints nothing
+        return None
     height, width = request.height or 0, request.width or 0
     if height > limits.max_height:
         return _too_much("height", height, limits.max_height)
@@ -136,16 +163,15 @@ def beyond_size_limits(request: GenerateRequest, limits: Limits) -> InvalidReque
 def nearest_size(capabilities: Capabilities, limits: Limits, height: int, width: int) -> tuple[int, int]:
     """The size of about this aspect ratio and area that the instance takes."""
     if capabilities.profiles:
-        nearest = min(capabilities.profiles, key=lambda profile: _distance(profile, height, width))
-        return nearest.height, nearest.width
+        return nearest_fixed(capabilities.sizes.fixed, Size(height, width))
     multiple = capabilities.size_multiple
     most_height = min(limits.max_height, capabilities.max_side)
     most_width = min(limits.max_width, capabilities.max_side)
     scale = max(1.0, capabilities.min_side / min(height, width))
     scale = min(scale, most_height / height, most_width / width)
     return (
-        _rounded(height * scale, multiple, capabilities.min_side, most_height),
-        _rounded(width * scale, multiple, capabilities.min_side, most_width),
+        nearest_multiple(height * scale, multiple, capabilities.min_side, most_height),
+        nearest_multiple(width * scale, multiple, capabilities.min_side, most_width),
     )
 
 
@@ -195,11 +221,12 @@ def _with_nearest_size(
     return route
 
 
-def _fills(config: ModelConfig, capabilities: Capabilities) -> dict[str, Any]:
+def _fills(config: ModelConfig, capabilities: Capabilities, size: Size | None) -> dict[str, Any]:
+    """`size` is that of the preset which the configuration has as its default, if any."""
     own, defaults = config.defaults, capabilities.defaults
     fills = {
-        "height": own.height or defaults.height,
-        "width": own.width or defaults.width,
+        "height": size.height if size else own.height or defaults.height,
+        "width": size.width if size else own.width or defaults.width,
         "num_inference_steps": own.num_inference_steps or defaults.num_inference_steps,
         "guidance_scale": defaults.guidance_scale if own.guidance_scale is None else own.guidance_scale,
         "strength": defaults.strength if own.strength is None else own.strength,
@@ -217,18 +244,6 @@ def _guided(request: GenerateRequest, filled: Mapping[str, Any]) -> bool:
 
 def _is_dynamic(view: InstanceView) -> bool:
     return view.capabilities is None or not view.capabilities.fixed_shape
-
-
-def _distance(profile: ShapeProfile, height: int, width: int) -> tuple[float, int]:
-    """How far a profile is off: in aspect ratio first, then in area."""
-    ratios = sorted((profile.height * width, profile.width * height))
-    return ratios[1] / ratios[0], abs(profile.height * profile.width - height * width)
-
-
-def _rounded(side: float, multiple: int, least: int, most: int) -> int:
-    """The nearest multiple that is not below `least` nor above `most`."""
-    lowest, highest = -(-least // multiple) * multiple, most // multiple * multiple
-    return max(lowest, min(highest, round(side / multiple) * multiple))
 
 
 def _too_much(field: str, value: float, most: float) -> InvalidRequestError:
