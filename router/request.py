@@ -17,6 +17,7 @@ from pydantic_core import ErrorDetails
 
 from router import images
 from router.errors import InvalidRequestError
+from router.lora_request import MAX_LORAS, MAX_WEIGHT, check_loras
 from router.reference import check_reference, mode_of
 from router.scale import check_scale
 from router.sizes import RATIO_PATTERN, SIZE_PATTERN, SizeError, with_sides
@@ -29,7 +30,7 @@ MAX_SEED = 2**63 - 1
 _MAX_SHOWN = 40  # characters of a wrong value or name in a sentence
 _MAX_NAMED = 5  # further wrong fields named in a sentence
 
-Adjustment: TypeAlias = Literal["size", "scheduler", "rows", "upscaler"]
+Adjustment: TypeAlias = Literal["size", "scheduler", "upscaler"]
 
 
 def _picture(value: object, info: ValidationInfo) -> RawImage:
@@ -48,8 +49,9 @@ class LoraRequest(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str = Field(min_length=1)
-    weight: _Number = 1.0
+    name: _Name
+    weight: Annotated[_Number, Field(ge=-MAX_WEIGHT, le=MAX_WEIGHT)] = 1.0
+    """0 leaves it out; below 0 it takes away what it would add."""
 
 
 class GenerateRequest(BaseModel):
@@ -100,9 +102,14 @@ class GenerateRequest(BaseModel):
     """`image` again, as near as the model codes it: `strength` at most 0.05, no guidance, no negative."""
     scale: Literal[2, 4] | None = None
     """How many times larger `image` is to be, on each side; nothing else is painted then."""
+    preset: _Name | None = None
+    """A configured or built-in set of scheduler, steps and guidance, for those that are left out."""
     scheduler: _Name | None = None
-    """A Diffusers class name, with or without `Scheduler` at its end."""
-    loras: tuple[LoraRequest, ...] = ()
+    """A Diffusers class, with or without `Scheduler` at its end, or a usual name: `dpm++ 2m karras`, `lcm`."""
+    refiner_start: Annotated[_Number, Field(gt=0, le=1)] | None = None
+    """The share of the steps after which the model's refiner goes on; 1 leaves it out."""
+    loras: Annotated[tuple[LoraRequest, ...], Field(max_length=MAX_LORAS)] = ()
+    """Each by its configured name, once. Requests with the same ones at the same weights share batches."""
     reproducible: _Flag = False
     """Bit-equal pictures whatever else runs: this request shares no tick. Costs throughput."""
     previews: _Flag = False
@@ -155,6 +162,7 @@ class GenerateRequest(BaseModel):
     def _check_together(self) -> GenerateRequest:
         _check_pictures(self)
         check_reference(self)
+        check_loras(self)
         if not self.prompt.strip() and self.image is None:
             raise InvalidRequestError(
                 "`prompt` is empty; only a request with an `image` may leave it out.", param="prompt"
@@ -207,6 +215,7 @@ _MUST = {
     "model_type": "have a `name` and may have a `weight`",
     "string_too_long": "have at most {max_length:,} characters",
     "string_too_short": "not be empty",
+    "too_long": "have at most {max_length}",
     "string_type": "be text",
     "string_unicode": "be Unicode text without lone surrogates",
     "tuple_type": "be a list",
