@@ -14,7 +14,7 @@ from router.capabilities import Capabilities, Defaults
 from router.errors import LoadError
 from router.geometry import Geometry
 from router.model_folder import ModelFolder
-from router.types import Footprint
+from router.footprint import Footprint
 
 MOST_ROWS = 16
 """Eight guided pictures. On two CPU cores 16 rows measured better than 8 and 12 (scripts/bench_lane)."""
@@ -40,6 +40,7 @@ def capabilities(
     vae, denoiser = folder.config("vae"), folder.config("unet") or folder.config("transformer")
     geometry = Geometry.of(denoiser, vae, patched="transformer" in folder.components())
     parameters = _tasks.parameters(kind)
+    shows_latents = "callback_on_step_end" in parameters and vae.get("_class_name") == "AutoencoderKL"
     return Capabilities(
         family=_tasks.family(kind),
         pipeline=kind.__name__,
@@ -56,7 +57,8 @@ def capabilities(
         scheduler_steps=_tasks.step_ranges(_scheduler(folder)),
         negative_prompt="negative_prompt" in parameters,
         true_cfg="true_cfg_scale" in parameters,
-        previews="callback_on_step_end" in parameters and vae.get("_class_name") == "AutoencoderKL",
+        previews=shows_latents,
+        latents=shows_latents,
         device_memory_bytes=_device_memory_bytes(device),
         notes=(*notes, *_ungathered(folder)),
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Hashable, Sequence
+from dataclasses import dataclass
 from typing import TypeAlias, TypeVar
 
 from backends._errors import as_router_error
@@ -24,6 +25,15 @@ Report: TypeAlias = Callable[[int, int, RawImage | None], None]
 """`report(index, total, preview)`: step `index` of `total` is done, counted from 1."""
 
 
+@dataclass(frozen=True, slots=True)
+class WithLatents:
+    """A picture, and what it was decoded from: as in `Picture`."""
+
+    image: RawImage
+    latents: bytes
+    fingerprint: bytes
+
+
 class LaneBackend(ABC):
     """Turns a request into tasks of one lane, and their outcomes into `Generated`."""
 
@@ -31,8 +41,11 @@ class LaneBackend(ABC):
     lane: Lane
 
     @abstractmethod
-    def picture(self, request: GenerateRequest, seed: int, report: Report) -> RawImage:
-        """Make one picture. Blocking; runs as a task of the lane, where `self.lane.call` waits."""
+    def picture(self, request: GenerateRequest, seed: int, report: Report) -> RawImage | WithLatents:
+        """Make one picture, with its latents if the request asks for them.
+
+        Blocking; runs as a task of the lane, where `self.lane.call` waits.
+        """
 
     def alone(self) -> Hashable | None:
         """Not `None`: pictures with the same value are made one after the other."""
@@ -69,13 +82,19 @@ class LaneBackend(ABC):
 
         def task() -> tuple[Picture, Shared]:
             try:
-                return Picture(index, seed, self.picture(request, seed, report)), lane.shared()
+                return _made(index, seed, self.picture(request, seed, report)), lane.shared()
             except (RequestCancelledError, DeviceLostError):
                 raise
             except Exception as exc:  # noqa: BLE001 -- the edge: a library's exception becomes ours
-                return Picture(index, seed, error=as_router_error(exc, self.name)), lane.shared()
+                return Picture(index, seed, error=as_router_error(exc, self.name, request)), lane.shared()
 
         return await lane.run(task, alone=self.alone())
+
+
+def _made(index: int, seed: int, made: RawImage | WithLatents) -> Picture:
+    if isinstance(made, RawImage):
+        return Picture(index, seed, made)
+    return Picture(index, seed, made.image, latents=made.latents, fingerprint=made.fingerprint)
 
 
 async def _all(runs: Sequence[Awaitable[T]]) -> list[T]:

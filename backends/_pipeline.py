@@ -22,7 +22,8 @@ from PIL import Image
 from backends import _allocator, _preview, _tasks
 from backends._errors import as_load_error, forget_frames, losses_heard
 from backends._gather import Gathering, batched_arguments
-from backends._lane import LaneBackend, Report
+from backends._lane import LaneBackend, Report, WithLatents
+from backends._latents import LastLatents, unpacked
 from backends._prompt import check_prompt
 from backends._stand_in import StandIn
 from router.errors import BackendUnavailableError, InvalidRequestError, RouterError
@@ -99,12 +100,15 @@ class PipelineBackend(LaneBackend):
     def alone(self) -> Hashable | None:
         return id(self) if self.one_at_a_time else None
 
-    def picture(self, request: GenerateRequest, seed: int, report: Report) -> RawImage:
+    def picture(self, request: GenerateRequest, seed: int, report: Report) -> RawImage | WithLatents:
         pipeline = self._pipeline_of(request)
         check_prompt(pipeline, request, self._parameters[request.task], self.text_length(request))
         arguments = self._arguments(request, seed, pipeline, report)
         try:
-            return _only_image(pipeline(**arguments))
+            if not request.latents:
+                return _only_image(pipeline(**arguments))
+            last = arguments["callback_on_step_end"] = LastLatents(arguments["callback_on_step_end"])
+            return last.beside(_only_image(pipeline(**arguments)), pipeline)
         except BaseException:
             self._restore_vae(pipeline)
             raise
@@ -219,10 +223,7 @@ class PipelineBackend(LaneBackend):
         if self._rgb is None:
             size = (request.height or 0, request.width or 0) if self.fixed_sizes else None
             self._rgb = _preview.fit(vae, pipeline.vae_scale_factor, pipeline._execution_device, size)
-        if latents.ndim == 3:  # FLUX packs 2x2 cells into one token: [1, tokens, channels * 4]
-            latents = pipeline._unpack_latents(
-                latents, request.height, request.width, pipeline.vae_scale_factor
-            )
+        latents = unpacked(latents, pipeline, request.height or 0, request.width or 0)
         shift = getattr(vae.config, "shift_factor", None) or 0.0
         return _preview.show(latents[0] / vae.config.scaling_factor + shift, self._rgb)
 

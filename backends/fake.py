@@ -20,7 +20,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from backends._lane import LaneBackend, Report
+from backends._fake_latents import with_latents
+from backends._lane import LaneBackend, Report, WithLatents
 from backends._options import read_options
 from router.backend import Lanes
 from router.call import Call
@@ -35,7 +36,8 @@ from router.errors import (
     RouterError,
 )
 from router.request import GenerateRequest
-from router.types import TASKS, Footprint, RawImage, ShapeProfile, Task
+from router.footprint import Footprint
+from router.types import TASKS, RawImage, ShapeProfile, Task
 
 _PREVIEW_SIDE = 8
 
@@ -71,6 +73,8 @@ class FakeOptions(BaseModel):
     size: int = Field(default=64, ge=8)
     steps: int = Field(default=4, ge=1)
     tasks: tuple[Task, ...] = TASKS
+    scales: tuple[int, ...] = ()
+    """How many times larger it makes a picture, with the task `upscale`."""
     schedulers: tuple[str, ...] = ("DDIM", "EulerDiscrete")
     profiles: tuple[Annotated[str, Field(pattern=r"^[1-9]\d*x[1-9]\d*$")], ...] = ()
     """Fixed sizes, `HEIGHTxWIDTH`; empty takes any."""
@@ -110,7 +114,7 @@ class FakeBackend(LaneBackend):
             time.sleep(self.options.step_s)
         return [None] * len(calls)
 
-    def picture(self, request: GenerateRequest, seed: int, report: Report) -> RawImage:
+    def picture(self, request: GenerateRequest, seed: int, report: Report) -> RawImage | WithLatents:
         self._reach("generate", request.prompt)
         assert request.height is not None
         assert request.width is not None
@@ -123,7 +127,8 @@ class FakeBackend(LaneBackend):
                 self._reach("step", request.prompt)
                 self.lane.call(call)
                 report(index, total, _preview(pixel, index / total) if request.previews else None)
-        return RawImage(request.height, request.width, pixel * (request.height * request.width))
+        image = RawImage(request.height, request.width, pixel * (request.height * request.width))
+        return with_latents(image, pixel) if request.latents else image
 
     def _reach(self, place: str, prompt: str = "") -> None:
         """Count, and raise the fault that is planted here."""
@@ -148,6 +153,8 @@ def _capabilities(options: FakeOptions, device: str) -> Capabilities:
         profiles=tuple(_profile(size) for size in options.profiles),
         schedulers=options.schedulers,
         negative_prompt=options.negative_prompt,
+        latents=True,
+        scales=options.scales,
         device_memory_bytes=options.device_memory_bytes,
     )
 
