@@ -6,11 +6,13 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from router.footprint import Footprint
 from router.request import GenerateRequest
+from router.room import memory_reasons
 from router.scale import scale_reasons
 from router.schedulers import NamedScheduler, find_scheduler
 from router.sizes import Size, SizeRange
-from router.types import Footprint, ShapeProfile, Task
+from router.types import ShapeProfile, Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,8 @@ class Capabilities:
     loras: tuple[str, ...] = ()
     reproducible: bool = True
     previews: bool = True
+    refiner: bool = False
+    """Whether a second model can make the last steps of a picture from text."""
     latents: bool = False
     """Whether it hands out the latents of its pictures."""
     scales: tuple[int, ...] = ()
@@ -58,6 +62,8 @@ class Capabilities:
     """Whether it looks at prompt and steps; a plain upscaler does not."""
     device_memory_bytes: int | None = None
     """All of the device's memory, `None` where it is not known."""
+    conditions: tuple[tuple[str, str], ...] = ()
+    """What a measured workspace holds under: model, device, dtype, settings, versions. Empty keeps none."""
     notes: tuple[str, ...] = ()
     """What an operator should see in `triptych backends`: attention in use, offload, compile."""
 
@@ -80,7 +86,7 @@ class Capabilities:
 
     def refuses_size(self, request: GenerateRequest) -> bool:
         """Whether the size of an effective request is a reason: it cannot be made, or never fits."""
-        return any(True for found in (self._size_reasons, self._memory_reasons) for _ in found(request))
+        return any(True for _ in (*self._size_reasons(request), *memory_reasons(self, request)))
 
     def rows_of(self, request: GenerateRequest) -> int:
         """Rows that one picture of the request adds to a run: two with guidance, else one.
@@ -99,7 +105,7 @@ class Capabilities:
         yield from self._parameter_reasons(request)
         yield from self._scheduler_reasons(request)
         yield from self._feature_reasons(request)
-        yield from self._memory_reasons(request)
+        yield from memory_reasons(self, request)
 
     def _size_reasons(self, request: GenerateRequest) -> Iterator[str]:
         height, width = _size(request)
@@ -163,10 +169,19 @@ class Capabilities:
                 yield f"it has no LoRA {lora.name!r}; it has {_list(self.loras) or 'none'}."
         if request.reproducible and not self.reproducible:
             yield "it cannot promise `reproducible` pictures."
+        yield from self._refiner_reasons(request)
         if request.previews and not self.previews:
             yield "it has no `previews`."
         if request.latents and not self.latents:
             yield "it does not hand out `latents`."
+
+    def _refiner_reasons(self, request: GenerateRequest) -> Iterator[str]:
+        if request.refiner_start is None or request.refiner_start == 1:
+            return
+        if not self.refiner:
+            yield "it has no refiner; leave `refiner_start` out."
+        if request.task != "text-to-image":
+            yield f"its refiner goes on where text-to-image ends, not {request.task}; leave `refiner_start` out."
 
     def _true_cfg_reasons(self, request: GenerateRequest) -> Iterator[str]:
         if not self.true_cfg:
@@ -182,30 +197,6 @@ class Capabilities:
             scale, field = request.true_cfg_scale, "true_cfg_scale"
         if scale is None or scale <= 1:
             yield f"`negative_prompt` has no effect unless `{field}` is above 1."
-
-    def _memory_reasons(self, request: GenerateRequest) -> Iterator[str]:
-        if self.device_memory_bytes is None:
-            return
-        height, width = _size(request)
-        workspace = self.footprint.workspace_bytes(height, width, self.rows_of(request))
-        needed = self.footprint.weights_bytes + workspace
-        if needed > self.device_memory_bytes:
-            yield (
-                f"{height}x{width} needs {needed:,} bytes on {self.device}, which has"
-                f" {self.device_memory_bytes:,}; {self._largest_size(request)}."
-            )
-
-    def _largest_size(self, request: GenerateRequest) -> str:
-        """The largest size of this aspect ratio that fits, as the end of a sentence."""
-        height, width = _size(request)
-        free = (self.device_memory_bytes or 0) - self.footprint.weights_bytes
-        per_pixel = self.footprint.workspace_bytes(1, 1, self.rows_of(request))
-        scale = (max(free, 0) / max(per_pixel * height * width, 1)) ** 0.5
-        step = self.size_multiple
-        nearest = [int(side * scale) // step * step for side in (height, width)]
-        if min(nearest) < self.min_side:
-            return "no size fits"
-        return f"{nearest[0]}x{nearest[1]} fits"
 
 
 def _size(request: GenerateRequest) -> tuple[int, int]:

@@ -7,7 +7,9 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from router.devices import spread
 from router.enhancer import EnhanceConfig
+from router.presets import BUILT_IN, Preset
 from router.sizes import with_sides
 
 SHIPPED_MODEL = "shapes"
@@ -31,6 +33,7 @@ class ModelDefaults(_Frozen):
     guidance_scale: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     strength: Annotated[float, Field(ge=0, le=1)] | None = None
     scheduler: str | None = None
+    refiner_start: Annotated[float, Field(gt=0, le=1)] | None = None
     negative_prompt: str | None = None
 
     @model_validator(mode="before")
@@ -63,7 +66,7 @@ class InstanceConfig(_Frozen):
     source: str = ""
     """Folder, checkpoint, hub id or server URL; what it means is the backend's affair."""
     device: str = "auto"
-    """`cpu`, `cuda:0`, ...; `auto` is the fastest there is."""
+    """`cpu`, `cuda:0`, ...; `auto` is the fastest there is. In a model's table a list makes one of each."""
     dtype: str = "auto"
     """`float32`, `float16`, `bfloat16`; `auto` is right for device and model family."""
     row_limit: _Count | None = None
@@ -83,6 +86,8 @@ class ModelConfig(_Frozen):
     policy: Literal["order", "fastest"] = "order"
     origin: str = ""
     """Where it was found and why it serves, for `triptych models`."""
+
+    _spread = model_validator(mode="before")(spread)
 
 
 class BreakerConfig(_Frozen):
@@ -123,6 +128,8 @@ class RouterConfig(_Frozen):
     """Device -> bytes that may be promised on it; else all that the device has."""
     max_failovers: Annotated[int, Field(ge=0)] = 2
     """Most further instances that one request may fail over to."""
+    presets: dict[str, Preset] = Field(default_factory=lambda: dict(BUILT_IN))
+    """Name -> what a request with that `preset` has in the fields that it leaves out."""
     sources: tuple[str, ...] = ()
     """Where each setting came from, for `triptych check`: one line each."""
 

@@ -214,6 +214,7 @@ class BackendRouter:
             seed=secrets.randbits(32) if request.seed is None else request.seed,
             unavailable=model.unavailable(),
             predict=self._predict if model.config.policy == "fastest" else None,
+            presets=self.config.presets,
         )
 
     def _predict(self, instance: str, request: GenerateRequest) -> float:

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias, cast
 from router.capabilities import Capabilities
 from router.config import Limits, ModelConfig
 from router.errors import BackendUnavailableError, InvalidRequestError, NoRouteError, RouterError
+from router.presets import BUILT_IN, Preset, with_preset
 from router.reference import settled
 from router.request import GenerateRequest
 from router.sizes import Preset, Size, choose_preset, nearest_fixed, nearest_multiple, ratio_of
@@ -90,6 +91,7 @@ def choose_route(
     seed: int,
     unavailable: Rejections = NONE_UNAVAILABLE,
     predict: Predict | None = None,
+    presets: Mapping[str, Preset] = BUILT_IN,
 ) -> Route:
     """Fill in the defaults and `seed`, and put the instances that can serve exactly this in order.
 
@@ -97,7 +99,8 @@ def choose_route(
     candidates stand by predicted completion, else in the model's order. Raises
     `InvalidRequestError` for what passes the configured limits, whoever would serve it.
     """
-    request = effective(request, model, seed)
+    request = effective(with_preset(request, presets, model.fills), model, seed)
+    request, said = _with_own_scheduler(request, model)
     check_limits(request, limits)
     too_large = beyond_size_limits(request, limits)
     may_resize = request.image is None and "size" in request.allow_adjustments  # nobody resizes pictures
@@ -108,7 +111,7 @@ def choose_route(
         route = _with_nearest_size(route, model, limits, unavailable, predict)
         if too_large and not route.adjustments:
             raise too_large
-    return route
+    return dataclasses.replace(route, adjustments=(*said, *route.adjustments)) if said else route
 
 
 def effective(request: GenerateRequest, model: ModelView, seed: int) -> GenerateRequest:
@@ -123,6 +126,7 @@ def effective(request: GenerateRequest, model: ModelView, seed: int) -> Generate
     if request.image is None or request.task == "upscale":
         filled.pop("strength", None)
     if request.image is not None:
+        filled.pop("refiner_start", None)
         times = request.scale or 1
         filled |= {
             side: getattr(request.image, side) * times for side in ("height", "width") if side in filled
@@ -201,6 +205,20 @@ def _judge(
     )
 
 
+def _with_own_scheduler(
+    request: GenerateRequest, model: ModelView
+) -> tuple[GenerateRequest, tuple[str, ...]]:
+    """With leave, the model's own scheduler where no instance has the one that is asked for."""
+    known = [view.capabilities for view in model.instances if view.capabilities is not None]
+    if "scheduler" not in request.allow_adjustments or any(each.scheduler_of(request) for each in known):
+        return request, ()
+    own = model.fills.get("scheduler") or next((each.schedulers[0] for each in known if each.schedulers), None)
+    if request.scheduler is None or own is None:
+        return request, ()
+    sentence = f"The scheduler was changed from {request.scheduler!r}, which this model has not, to {own}."
+    return request.model_copy(update={"scheduler": own}), (sentence,)
+
+
 def _with_nearest_size(
     route: Route, model: ModelView, limits: Limits, unavailable: Rejections, predict: Predict | None
 ) -> Route:
@@ -231,6 +249,7 @@ def _fills(config: ModelConfig, capabilities: Capabilities, size: Size | None) -
         "guidance_scale": defaults.guidance_scale if own.guidance_scale is None else own.guidance_scale,
         "strength": defaults.strength if own.strength is None else own.strength,
         "scheduler": own.scheduler,
+        "refiner_start": own.refiner_start,
         "negative_prompt": own.negative_prompt,
     }
     return {field: value for field, value in fills.items() if value is not None}

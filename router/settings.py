@@ -15,6 +15,7 @@ from router.enhance_settings import read_enhance
 from router.errors import ConfigError
 from router.findings import first_finding
 from router.models import ModelTable, choose_models
+from router.presets import BUILT_IN, Preset
 from router.variables import SETS, Variables, read_variables, variable
 
 FILE_NAME = "triptych.toml"
@@ -39,6 +40,8 @@ class _File(BaseModel):
     watch: WatchConfig = WatchConfig()
     device_memory: dict[str, Annotated[ByteSize, Field(ge=1)]] = Field(default_factory=dict)
     models: dict[str, ModelTable] = Field(default_factory=dict)
+    presets: dict[str, Preset] = Field(default_factory=dict)
+    """Beside the built-in ones, and before those of the same name."""
     enhance: dict[str, Any] = Field(default_factory=dict)
     """Checked by `router.enhance_settings`."""
     server: dict[str, Any] = Field(default_factory=dict)
@@ -76,6 +79,7 @@ def load_config(
         deadline_s=variables.deadline_s or file.deadline_s,
         device_memory=dict(file.device_memory),
         max_failovers=file.max_failovers,
+        presets={**BUILT_IN, **file.presets},
         sources=tuple(f"{key}: {origin}" for key, origin in _origins(raw, place, models, variables).items()),
     )
 

@@ -54,7 +54,7 @@ def refusal(**fields: object) -> InvalidRequestError:
         ({"deadline_s": 0}, "deadline_s", "above 0"),
         ({"deadline_s": math.inf}, "deadline_s", "finite number"),
         ({"reproducible": "maybe"}, "reproducible", "true or false"),
-        ({"allow_adjustments": {"colour"}}, "allow_adjustments.0", "'scheduler', 'rows' or 'upscaler'"),
+        ({"allow_adjustments": {"colour"}}, "allow_adjustments.0", "'size', 'scheduler'"),
         ({"loras": ("name",)}, "loras.0", "`name`"),
         ({"loras": ({"name": ""},)}, "loras.0.name", "not be empty"),
         ({"loras": ({"weight": 1.0},)}, "loras.0.name", "missing"),
