@@ -58,10 +58,9 @@ def _validated(values: Mapping[str, Any], where: str, spell: Any) -> EnhanceConf
 
 
 def _resolved(source: str, folder: Path) -> str:
-    """A path as an absolute one; addresses as they are."""
-    if not source or "://" in source:
-        return source
-    return str((folder / Path(source).expanduser()).resolve())
+    """A path as an absolute one; addresses, and what only a third party's enhancer knows, as they are."""
+    is_path = source.startswith(("./", "../", "/", "~")) or (source and (folder / source).exists())
+    return str((folder / Path(source).expanduser()).resolve()) if is_path else source
 
 
 def _variable(name: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -19,7 +20,7 @@ from router.errors import (
     RouterError,
 )
 from router.request import GenerateRequest
-from router.types import Enhancement
+from router.types import Enhancement, GenerateResult
 
 ResolveEnhancer: TypeAlias = Callable[[str], EnhancerFactory]
 
@@ -31,6 +32,15 @@ class Prepared:
     request: GenerateRequest
     enhancement: Enhancement | None = None
     notes: tuple[str, ...] = ()
+
+    def told_in(self, result: GenerateResult, enhance_s: float) -> GenerateResult:
+        """The result with what became of the prompt."""
+        return dataclasses.replace(
+            result,
+            enhancement=self.enhancement,
+            notes=self.notes + result.notes,
+            timings=dataclasses.replace(result.timings, enhance_s=enhance_s),
+        )
 
 
 class Enhancements:
@@ -49,7 +59,7 @@ class Enhancements:
         """Whether something is to be done. Raises `InvalidRequestError` where nobody can do it."""
         if request.enhance and self._config is None:
             raise InvalidRequestError(
-                "`enhance` is true, but no enhancer is configured; leave it out, or add an `[enhance]` table.",
+                "`enhance` is true, but no enhancer is configured; leave it out, or add `[enhance]`.",
                 param="enhance",
             )
         if self._config is None or request.enhance is False:

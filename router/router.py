@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import secrets
 import time
 from collections.abc import AsyncIterator
@@ -15,7 +14,7 @@ from router.breaker import Clock
 from router.catalogue import Catalogue, Resolve, wait_for_probes
 from router.config import RouterConfig
 from router.deadline import Deadline
-from router.enhancements import Enhancements, Prepared
+from router.enhancements import Enhancements
 from router.errors import (
     BackendError,
     OverloadedError,
@@ -182,7 +181,7 @@ class BackendRouter:
         route = await self._route_or_raise(prepared.request, model, deadline)
         enhance_s = self._clock() - started
         result = await self._serve(route, model, on_event, deadline, recording)
-        return _with_enhancement(result, prepared, enhance_s)
+        return prepared.told_in(result, enhance_s)
 
     async def _route_or_raise(
         self, request: GenerateRequest, model: ServedModel, deadline: Deadline
@@ -272,15 +271,6 @@ def _result(
         ticks=generated.ticks,
         rows=generated.rows,
         peak_bytes=generated.peak_bytes,
-    )
-
-
-def _with_enhancement(result: GenerateResult, prepared: Prepared, enhance_s: float) -> GenerateResult:
-    return dataclasses.replace(
-        result,
-        enhancement=prepared.enhancement,
-        notes=prepared.notes + result.notes,
-        timings=dataclasses.replace(result.timings, enhance_s=enhance_s),
     )
 
 
