@@ -181,7 +181,7 @@ class Capabilities:
         if not self.refiner:
             yield "it has no refiner; leave `refiner_start` out."
         if request.task != "text-to-image":
-            yield f"its refiner goes on where text-to-image ends, not {request.task}; leave `refiner_start` out."
+            yield f"its refiner follows text-to-image, not {request.task}; leave `refiner_start` out."
 
     def _true_cfg_reasons(self, request: GenerateRequest) -> Iterator[str]:
         if not self.true_cfg:

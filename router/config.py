@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from router.devices import spread
 from router.enhancer import EnhanceConfig
-from router.presets import BUILT_IN, Preset
+from router.presets import BUILT_IN, RequestPreset
 from router.sizes import with_sides
 
 SHIPPED_MODEL = "shapes"
@@ -128,7 +128,7 @@ class RouterConfig(_Frozen):
     """Device -> bytes that may be promised on it; else all that the device has."""
     max_failovers: Annotated[int, Field(ge=0)] = 2
     """Most further instances that one request may fail over to."""
-    presets: dict[str, Preset] = Field(default_factory=lambda: dict(BUILT_IN))
+    presets: dict[str, RequestPreset] = Field(default_factory=lambda: dict(BUILT_IN))
     """Name -> what a request with that `preset` has in the fields that it leaves out."""
     sources: tuple[str, ...] = ()
     """Where each setting came from, for `triptych check`: one line each."""

@@ -1,4 +1,4 @@
-"""Presets: settings under one name, those of few-step models above all. What a request says goes before them."""
+"""Presets: settings under one name, those of few-step models above all. A request's own go before them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MAX_NAMED = 20
 """Presets named in a sentence."""
 
 
-class Preset(BaseModel):
+class RequestPreset(BaseModel):
     """`[presets.NAME]` of triptych.toml: fields of the request, and the values they have if left out."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -36,46 +36,46 @@ class Preset(BaseModel):
         return self.model_dump(exclude={"description"}, exclude_none=True)
 
 
-BUILT_IN: Mapping[str, Preset] = MappingProxyType(
+BUILT_IN: Mapping[str, RequestPreset] = MappingProxyType(
     {
-        "lcm": Preset(
+        "lcm": RequestPreset(
             description="4 steps, for latent consistency models and their LoRAs",
             scheduler="lcm",
             num_inference_steps=4,
             guidance_scale=1.0,
         ),
-        "turbo": Preset(
+        "turbo": RequestPreset(
             description="4 steps without guidance, for SD Turbo and SDXL Turbo",
             scheduler="euler a trailing",
             num_inference_steps=4,
             guidance_scale=0.0,
         ),
-        "lightning": Preset(
+        "lightning": RequestPreset(
             description="4 steps without guidance, for SDXL Lightning",
             scheduler="euler trailing",
             num_inference_steps=4,
             guidance_scale=0.0,
         ),
-        "fast": Preset(
+        "fast": RequestPreset(
             description="15 steps, for any model that is not distilled",
             scheduler="dpm++ 2m karras",
             num_inference_steps=15,
         ),
-        "high": Preset(
+        "high": RequestPreset(
             description="40 steps, for any model that is not distilled",
             scheduler="dpm++ 2m karras",
             num_inference_steps=40,
         ),
     }
 )
-"""Scheduler, spacing and guidance are those of the models' own cards. Turbo and Lightning know 1 to 4 and 2 to 8
-steps; 4 leave image-to-image some to do. Those of the same name in triptych.toml go before these."""
+"""Scheduler, spacing and guidance are those of the models' own cards. Turbo was made for 1 to 4 steps,
+Lightning for 2 to 8; 4 leave image-to-image some to do. Those of triptych.toml go before these."""
 
 _JOB_TYPES: Mapping[str, str] = {"sdxl_image_fast": "fast", "sdxl_image_high": "high"}
 
 
 def with_preset(
-    request: GenerateRequest, presets: Mapping[str, Preset], model_fills: Mapping[str, Any]
+    request: GenerateRequest, presets: Mapping[str, RequestPreset], model_fills: Mapping[str, Any]
 ) -> GenerateRequest:
     """The request with what its preset has for the fields that it leaves out.
 

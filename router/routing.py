@@ -11,7 +11,7 @@ from typing import Any, TypeAlias, cast
 from router.capabilities import Capabilities
 from router.config import Limits, ModelConfig
 from router.errors import BackendUnavailableError, InvalidRequestError, NoRouteError, RouterError
-from router.presets import BUILT_IN, Preset, with_preset
+from router.presets import BUILT_IN, RequestPreset, with_preset
 from router.reference import settled
 from router.request import GenerateRequest
 from router.sizes import Preset, Size, choose_preset, nearest_fixed, nearest_multiple, ratio_of
@@ -91,7 +91,7 @@ def choose_route(
     seed: int,
     unavailable: Rejections = NONE_UNAVAILABLE,
     predict: Predict | None = None,
-    presets: Mapping[str, Preset] = BUILT_IN,
+    presets: Mapping[str, RequestPreset] = BUILT_IN,
 ) -> Route:
     """Fill in the defaults and `seed`, and put the instances that can serve exactly this in order.
 
@@ -212,7 +212,9 @@ def _with_own_scheduler(
     known = [view.capabilities for view in model.instances if view.capabilities is not None]
     if "scheduler" not in request.allow_adjustments or any(each.scheduler_of(request) for each in known):
         return request, ()
-    own = model.fills.get("scheduler") or next((each.schedulers[0] for each in known if each.schedulers), None)
+    own = model.fills.get("scheduler") or next(
+        (each.schedulers[0] for each in known if each.schedulers), None
+    )
     if request.scheduler is None or own is None:
         return request, ()
     sentence = f"The scheduler was changed from {request.scheduler!r}, which this model has not, to {own}."

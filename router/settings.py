@@ -15,7 +15,7 @@ from router.enhance_settings import read_enhance
 from router.errors import ConfigError
 from router.findings import first_finding
 from router.models import ModelTable, choose_models
-from router.presets import BUILT_IN, Preset
+from router.presets import BUILT_IN, RequestPreset
 from router.variables import SETS, Variables, read_variables, variable
 
 FILE_NAME = "triptych.toml"
@@ -40,7 +40,7 @@ class _File(BaseModel):
     watch: WatchConfig = WatchConfig()
     device_memory: dict[str, Annotated[ByteSize, Field(ge=1)]] = Field(default_factory=dict)
     models: dict[str, ModelTable] = Field(default_factory=dict)
-    presets: dict[str, Preset] = Field(default_factory=dict)
+    presets: dict[str, RequestPreset] = Field(default_factory=dict)
     """Beside the built-in ones, and before those of the same name."""
     enhance: dict[str, Any] = Field(default_factory=dict)
     """Checked by `router.enhance_settings`."""

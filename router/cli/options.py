@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,15 +19,20 @@ AsJson: TypeAlias = Annotated[
     bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")
 ]
 
-_SIZE = re.compile(r"(\d{1,99})x(\d{1,99})", re.IGNORECASE | re.ASCII)
 _OPTIONS = {
+    "allow_adjustments": "--allow",
+    "aspect_ratio": "--aspect",
     "guidance_scale": "--guidance",
     "num_images_per_prompt": "--n",
     "num_inference_steps": "--steps",
     "deadline_s": "--deadline",
     "mask_image": "--mask",
     "negative_prompt": "--negative-prompt",
-} | {name: f"--{name}" for name in ("image", "model", "reproducible", "scheduler", "seed", "strength")}
+    "refiner_start": "--refiner-start",
+} | {
+    name: f"--{name}"
+    for name in ("image", "model", "preset", "size", "reproducible", "scheduler", "seed", "strength")
+}
 """Field of the request -> the option that sets it."""
 
 
@@ -46,7 +50,13 @@ class Asked:
     model: Annotated[str | None, typer.Option(_OPTIONS["model"], help="A configured model.")] = None
     size: Annotated[
         str | None,
-        typer.Option("--size", metavar="WIDTHxHEIGHT", help="Pixels, width first: 1024x768 is landscape."),
+        typer.Option(
+            "--size", metavar="s|m|l|WIDTHxHEIGHT", help="l is the model's own; 1024x768 is landscape."
+        ),
+    ] = None
+    aspect_ratio: Annotated[
+        str | None,
+        typer.Option(_OPTIONS["aspect_ratio"], metavar="WIDTH:HEIGHT", help="Shape of --size: 16:9."),
     ] = None
     num_inference_steps: Annotated[
         int | None, typer.Option(_OPTIONS["num_inference_steps"], help="Denoising steps.")
@@ -70,7 +80,17 @@ class Asked:
         float | None, typer.Option(_OPTIONS["strength"], help="0 keeps --image, 1 ignores it.")
     ] = None
     scheduler: Annotated[
-        str | None, typer.Option(_OPTIONS["scheduler"], help="A Diffusers class, such as DDIM.")
+        str | None, typer.Option(_OPTIONS["scheduler"], help="A Diffusers class, or as in: dpm++ 2m karras.")
+    ] = None
+    preset: Annotated[
+        str | None, typer.Option(_OPTIONS["preset"], help="lcm, turbo, lightning, fast, high; or your own.")
+    ] = None
+    refiner_start: Annotated[
+        float | None, typer.Option(_OPTIONS["refiner_start"], help="Share of steps before the refiner: 0.8.")
+    ] = None
+    allow_adjustments: Annotated[
+        list[str] | None,
+        typer.Option(_OPTIONS["allow_adjustments"], help="What may be changed to serve it: size, scheduler."),
     ] = None
     deadline_s: Annotated[
         float | None, typer.Option(_OPTIONS["deadline_s"], help="Give up after this many seconds.")
@@ -82,14 +102,13 @@ class Asked:
     def requests(self) -> list[GenerateRequest]:
         """One request for each prompt. Raises `InvalidRequestError`; reads and decodes the pictures."""
         given = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        prompts, size = given.pop("prompts") or [""], given.pop("size")
+        prompts = given.pop("prompts") or [""]
+        given["allow_adjustments"] = given["allow_adjustments"] or ()
         for name in ("image", "mask_image"):
             given[name] = _read(given[name], name)
-        first = GenerateRequest.of(prompt=prompts[0], **given, **_sides(size))
+        first = GenerateRequest.of(prompt=prompts[0], **given)
         pictures = {"image": first.image, "mask_image": first.mask_image}  # decoded once
-        others = [
-            GenerateRequest.of(prompt=prompt, **given | pictures, **_sides(size)) for prompt in prompts[1:]
-        ]
+        others = [GenerateRequest.of(prompt=prompt, **given | pictures) for prompt in prompts[1:]]
         return [first, *others]
 
 
@@ -126,17 +145,6 @@ def _parameters(function: Callable[..., Any]) -> Iterator[inspect.Parameter]:
     hints = get_type_hints(function, include_extras=True)
     for name, parameter in inspect.signature(function).parameters.items():
         yield parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=hints[name])
-
-
-def _sides(size: str | None) -> dict[str, int]:
-    if size is None:
-        return {}
-    matched = _SIZE.fullmatch(size.strip())
-    if matched is None:
-        raise InvalidRequestError(
-            f"`--size` is {size[:40]!r}; write WIDTHxHEIGHT in pixels, such as 1024x768.", param="size"
-        )
-    return {"width": int(matched[1]), "height": int(matched[2])}
 
 
 def _read(path: Path | None, param: str) -> bytes | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -14,12 +13,12 @@ from router.server.body import parse_json
 from router.server.forms import Part, text_of
 from router.server.pictures import Encoding, encoding_of
 from router.server.words import in_words
+from router.sizes import SizeError, with_sides
 
 MAX_PARTIAL_IMAGES = 3
 
 ResponseFormat: TypeAlias = Literal["b64_json", "url"]
 
-_SIZE = re.compile(r"([0-9]{1,9})x([0-9]{1,9})")
 _WORDS = {
     "height": "size",
     "width": "size",
@@ -30,7 +29,7 @@ _WORDS = {
 }
 """Our name of a field -> its name in this form."""
 
-OURS = frozenset(GenerateRequest.model_fields) - {*_WORDS, "image", "prompt", "model"}
+OURS = frozenset(GenerateRequest.model_fields) - {*_WORDS, "image", "prompt", "model", "size"}
 _NEUTRAL: Mapping[str, tuple[object, ...]] = {
     "quality": ("auto",),
     "background": ("auto", "opaque"),
@@ -44,11 +43,11 @@ _CURES = {
     "moderation": "leave it out or say `auto`; nothing is moderated here",
     "style": "leave it out; the prompt sets the style",
     "input_fidelity": "leave it out; `strength` sets how far to move from the picture",
-    "size": "write WIDTHxHEIGHT in pixels, such as 1024x768, or `auto`",
+    "size": "write WIDTHxHEIGHT in pixels, such as 1024x768, s, m, l or `auto`",
 }
 _TEXT = frozenset(
-    {"prompt", "model", "negative_prompt", "scheduler", "size", "response_format", "output_format"}
-    | {*_NEUTRAL, *_ANY_TEXT}
+    {"prompt", "model", "negative_prompt", "preset", "scheduler", "size", "aspect_ratio"}
+    | {"response_format", "output_format", *_NEUTRAL, *_ANY_TEXT}
 )
 """Fields that are text; a form has nothing else."""
 _FILES = frozenset({"image", "mask"})
@@ -162,14 +161,14 @@ def _take_choice(left: dict[str, Any], name: str, choices: tuple[Any, ...]) -> A
     return value
 
 
-def _take_size(left: dict[str, Any]) -> dict[str, int]:
+def _take_size(left: dict[str, Any]) -> dict[str, Any]:
     size = left.pop("size", "auto")
     if size == "auto":
         return {}
-    matched = _SIZE.fullmatch(size) if isinstance(size, str) else None
-    if matched is None:
-        raise _refused("size")
-    return {"width": int(matched[1]), "height": int(matched[2])}
+    try:
+        return with_sides({"size": size if isinstance(size, str) else ""})
+    except SizeError as exc:
+        raise _refused("size") from exc
 
 
 def _typed(name: str, text: str) -> Any:
