@@ -7,7 +7,10 @@ import logging
 import traceback
 from collections.abc import Iterator
 
+from backends import _shortage
+from router.cause import log_cause
 from router.errors import DeviceLostError, GenerateError, LoadError, MemoryBudgetError, RouterError
+from router.request import GenerateRequest
 
 _LOG = logging.getLogger("router.backends")
 
@@ -55,7 +58,7 @@ def losses_heard(instance: str) -> Iterator[None]:
         raise DeviceLostError(_lost_sentence(instance)) from exc
 
 
-def as_router_error(exc: Exception, instance: str) -> RouterError:
+def as_router_error(exc: Exception, instance: str, request: GenerateRequest) -> RouterError:
     """Ours as it is; a library's as the class that says what can be done about it.
 
     Raises `DeviceLostError` instead of returning it, so that the lane hears of it.
@@ -63,13 +66,13 @@ def as_router_error(exc: Exception, instance: str) -> RouterError:
     if isinstance(exc, RouterError):
         forget_frames(exc)
         return exc
-    _LOG.warning("%s failed", instance, exc_info=exc)
+    log_cause(_LOG, "a picture failed", exc, instance, (request.prompt, request.negative_prompt))
     forget_frames(exc)
     if is_device_lost(exc):
         raise DeviceLostError(_lost_sentence(instance)) from exc
     error: RouterError
     if is_out_of_memory(exc):
-        error = MemoryBudgetError(f"{instance} ran out of device memory; ask for a smaller picture.")
+        error = MemoryBudgetError(_shortage_sentence(exc, instance, request))
     else:
         error = GenerateError(f"{instance} failed with {type(exc).__name__}; see its log.")
         error.instance = instance
@@ -79,7 +82,7 @@ def as_router_error(exc: Exception, instance: str) -> RouterError:
 
 def as_load_error(exc: Exception, instance: str) -> LoadError:
     """What a library raised while a model was loaded, in one sentence; its own words are in the log."""
-    _LOG.warning("%s could not load its model", instance, exc_info=exc)
+    log_cause(_LOG, "a model could not be loaded", exc, instance)
     forget_frames(exc)
     said = f"{instance} could not load its model ({type(exc).__name__}); see its log."
     if is_out_of_memory(exc):
@@ -94,6 +97,14 @@ def forget_frames(exc: BaseException | None) -> None:
         seen.add(id(exc))
         traceback.clear_frames(exc.__traceback__)
         exc = exc.__cause__ or exc.__context__
+
+
+def _shortage_sentence(exc: Exception, instance: str, request: GenerateRequest) -> str:
+    size, numbers = f"{request.width}x{request.height}", _shortage.told(exc)
+    return (
+        f"{instance} ran out of device memory with a picture of {size}, run by itself and in halves too"
+        f"{numbers and f' ({numbers})'}; ask for a smaller picture."
+    )
 
 
 def _lost_sentence(instance: str) -> str:
