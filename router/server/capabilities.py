@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal
+from typing import Any
 
 from fastapi import APIRouter, Request
 from pydantic import BaseModel
@@ -12,25 +13,21 @@ from router.capabilities import Capabilities
 from router.config import Limits, ModelConfig
 from router.images import FORMATS, Format
 from router.request import MAX_PROMPT_CHARACTERS, MAX_SEED, GenerateRequest
-from router.routing import ModelView, effective, nearest_size
+from router.routing import ModelView, beyond_size_limits, effective
 from router.server.documents import errors
 from router.server.front import Front, front_of
 from router.server.openai_fields import MAX_PARTIAL_IMAGES
+from router.sizes import RATIOS, SHARES, Preset
 from router.statistics import InstanceStatus
 from router.types import TASKS, RawImage, Task
 
 routes = APIRouter(tags=["operation"])
 
-RATIOS: tuple[tuple[int, int], ...] = ((1, 1), (16, 9), (9, 16), (4, 3), (3, 4))
-"""Width to height."""
-PRESETS: dict[Literal["S", "M", "L"], float] = {"S": 0.5, "M": 1.0, "L": 2.0}
-"""Area, over that of the model's own size."""
 
-
-class Size(BaseModel):
+class SizeDocument(BaseModel):
     ratio: str
     """`16:9`, width to height; what the size comes near to."""
-    preset: Literal["S", "M", "L"]
+    preset: Preset
     width: int
     height: int
 
@@ -62,10 +59,22 @@ class InstanceDocument(BaseModel):
     profiles: list[Profile] = []
     """If any: only these sizes."""
     schedulers: list[str] = []
+    scheduler_names: list[str] = []
+    """What other programs call them, and `scheduler` understands too."""
+    refiner: bool = False
     loras: list[str] = []
     cannot: dict[str, str] = {}
     """Task or field -> the sentence why this instance does not do it."""
     notes: list[str] = []
+
+
+class PresetDocument(BaseModel):
+    name: str
+    description: str
+    fields: dict[str, Any]
+    """What the fields are that a request leaves out."""
+    why_not: str
+    """Why no instance of the model does it; empty if one does."""
 
 
 class ModelDocument(BaseModel):
@@ -75,7 +84,9 @@ class ModelDocument(BaseModel):
     tasks: list[Task]
     defaults: dict[str, Any]
     """What a field means that is left out."""
-    sizes: list[Size]
+    sizes: list[SizeDocument]
+    """What each preset stands for at each aspect ratio, where some instance makes it."""
+    presets: list[PresetDocument]
     instances: list[InstanceDocument]
 
 
@@ -118,7 +129,7 @@ async def capabilities(request: Request) -> CapabilitiesDocument:
         image_urls=front.settings.image_urls,
         limits=_limits(front),
         models=[
-            _model(model, [status for status in statuses if status.model == model.name], config.limits)
+            _model(model, [status for status in statuses if status.model == model.name], config)
             for model in config.models
         ],
     )
@@ -203,17 +214,12 @@ def _cannot(known: Capabilities, view: ModelView) -> Iterator[tuple[str, str]]:
             yield name, why
 
 
-def _sizes(view: ModelView, limits: Limits) -> Iterator[Size]:
-    """Sizes that some instance takes, near to each ratio, around the model's own area."""
-    known = next((each.capabilities for each in view.instances if each.capabilities is not None), None)
-    if known is None:
-        return
-    area = view.fills["height"] * view.fills["width"]
-    for across, down in RATIOS:
-        for preset, share in PRESETS.items():
-            unit = (area * share / (across * down)) ** 0.5
-            height, width = nearest_size(
-                known, limits, max(1, round(down * unit)), max(1, round(across * unit))
-            )
-            if abs(width * down / (height * across) - 1) < 0.25:  # else a profile of another shape
-                yield Size(ratio=f"{across}:{down}", preset=preset, width=width, height=height)
+def _sizes(view: ModelView, limits: Limits, ratios: Sequence[str] = RATIOS) -> Iterator[SizeDocument]:
+    """Without those that no instance makes, or that pass the limits."""
+    able = [view.capabilities for view in view.instances if view.capabilities is not None]
+    for ratio, preset in itertools.product(ratios, SHARES):
+        asked = GenerateRequest.of(prompt="anything", size=preset, aspect_ratio=ratio)
+        wanted = effective(asked, view, seed=0)
+        if all(each.refuses_size(wanted) for each in able) or beyond_size_limits(wanted, limits):
+            continue
+        yield SizeDocument(ratio=ratio, preset=preset, width=wanted.width or 0, height=wanted.height or 0)

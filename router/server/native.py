@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Request
@@ -21,12 +20,12 @@ from router.server.outputs import MEDIA_TYPES, Output
 from router.server.pictures import Encoding
 from router.server.stopwatch import Stopwatch
 from router.server.words import in_words
+from router.types import GenerateResult
 
 routes = APIRouter(tags=["native"])
 
 _REFUSALS = documents.errors(400, 401, 403, 404, 413, 415, 429, 502, 503, 504)
-_SIZE = re.compile(r"([0-9]{1,9})x([0-9]{1,9})")
-_SIZE_WORDS = {"height": "size", "width": "size"}
+_SIDES = ("height", "width")
 _KEPT_S = 3600
 
 
@@ -53,13 +52,6 @@ class NativeRequest(GenerateRequest, Written, Addressed):
 
 class ExplainRequest(GenerateRequest, Addressed):
     """The same without what is about writing pictures."""
-
-
-class SizedRequest(NativeRequest):
-    """The same with the size in one field."""
-
-    size: Annotated[str, Field(pattern=r"^[0-9]{1,9}x[0-9]{1,9}$")] | None = None
-    """`WIDTHxHEIGHT`, instead of `height` and `width`."""
 
 
 class Kept(BaseModel):
@@ -102,9 +94,8 @@ class ExplainReply(BaseModel):
 )
 async def generate(request: Request) -> Response:
     """Make the pictures and keep them under `/outputs`."""
-    wanted, encoding = await _read(request)
-    result = await serving.generate(request, wanted)
     front = front_of(request)
+    result, encoding = await _made(request, await read_json(request))
     with Stopwatch() as writing:
         files = await pictures.encode(result.images, encoding)
     meta = facts.facts_of(result, writing.seconds)
@@ -122,8 +113,7 @@ async def generate(request: Request) -> Response:
 )
 async def generate_encoded(request: Request) -> Response:
     """Make the pictures and return them as base64; nothing is kept."""
-    wanted, encoding = await _read(request)
-    result = await serving.generate(request, wanted)
+    result, encoding = await _made(request, await read_json(request))
     with Stopwatch() as writing:
         images = await pictures.encode_text(result.images, encoding)
     media_type = MEDIA_TYPES[encoding.format]
@@ -134,7 +124,7 @@ async def generate_encoded(request: Request) -> Response:
 @routes.post(
     "/generate",
     responses={**documents.picture_reply("The picture's bytes; the facts are in the headers."), **_REFUSALS},
-    openapi_extra=documents.json_body(SizedRequest, without=("num_images_per_prompt",)),
+    openapi_extra=documents.json_body(NativeRequest, without=("num_images_per_prompt",)),
     response_class=Response,
 )
 async def generate_bytes(request: Request) -> Response:
@@ -145,10 +135,7 @@ async def generate_bytes(request: Request) -> Response:
             "`num_images_per_prompt` must be 1 here; POST /api/v1/generate makes several.",
             param="num_images_per_prompt",
         )
-    encoding = _take_encoding(fields)
-    with in_words(_SIZE_WORDS if fields.get("size") is not None else {}):
-        wanted = await _request_of(front_of(request), _with_sides(fields))
-        result = await serving.generate(request, wanted)
+    result, encoding = await _made(request, fields)
     with Stopwatch() as writing:
         (file,) = await pictures.encode(result.images, encoding)
     headers = facts.headers_of(result, writing.seconds)
@@ -211,14 +198,13 @@ async def output_meta(request: Request, name: str) -> Response:
     return Response(data, headers=_cached(), media_type="application/json")
 
 
-async def _read(request: Request) -> tuple[GenerateRequest, Encoding]:
-    fields = await read_json(request)
-    encoding = _take_encoding(fields)
-    return await _request_of(front_of(request), fields), encoding
-
-
-def _take_encoding(fields: dict[str, Any]) -> Encoding:
-    return pictures.encoding_of(fields.pop("output_format", None), fields.pop("quality", None))
+async def _made(request: Request, fields: dict[str, Any]) -> tuple[GenerateResult, Encoding]:
+    """Who asked by `size` or `aspect_ratio` is answered about that, and not about sides."""
+    encoding = pictures.encoding_of(fields.pop("output_format", None), fields.pop("quality", None))
+    named = next((name for name in ("size", "aspect_ratio") if fields.get(name) is not None), None)
+    with in_words(dict.fromkeys(_SIDES, named) if named else {}):
+        wanted = await _request_of(front_of(request), fields)
+        return await serving.generate(request, wanted), encoding
 
 
 async def _request_of(front: Front, fields: dict[str, Any]) -> GenerateRequest:
@@ -232,19 +218,6 @@ async def _request_of(front: Front, fields: dict[str, Any]) -> GenerateRequest:
         elif fields.get(field) is not None:
             fields[field] = await pictures.decode_text(fields[field], field, most)
     return GenerateRequest.of(**fields)
-
-
-def _with_sides(fields: dict[str, Any]) -> dict[str, Any]:
-    """`size` as `height` and `width`."""
-    size = fields.pop("size", None)
-    if size is None:
-        return fields
-    matched = _SIZE.fullmatch(size) if isinstance(size, str) else None
-    if matched is None:
-        raise InvalidRequestError("`size` must be WIDTHxHEIGHT in pixels, such as 1024x768.", param="size")
-    if fields.keys() & {"height", "width"}:
-        raise InvalidRequestError("Give `size`, or `height` and `width`, not both.", param="size")
-    return {**fields, "width": int(matched[1]), "height": int(matched[2])}
 
 
 def _kept(front: Front, output: Output, seed: int) -> dict[str, Any]:

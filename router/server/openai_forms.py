@@ -10,7 +10,7 @@ from router.images import Format
 from router.request import MAX_PROMPT_CHARACTERS, GenerateRequest
 from router.server.openai_fields import MAX_PARTIAL_IMAGES, OURS
 
-_Size = Annotated[str, Field(pattern=r"^([0-9]{1,9}x[0-9]{1,9}|auto)$")]
+_Size = Annotated[str, Field(pattern=r"^([sml]|[0-9]{1,9}x[0-9]{1,9}|auto)$")]
 _Binary = Annotated[str, Field(json_schema_extra={"format": "binary"})]
 
 
