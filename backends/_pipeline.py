@@ -12,9 +12,8 @@ import contextlib
 import copy
 import inspect
 from abc import abstractmethod
-from collections.abc import Callable, Hashable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from collections.abc import Hashable, Mapping
+from typing import Any
 
 import torch
 from PIL import Image
@@ -26,11 +25,10 @@ from backends._lane import LaneBackend, Report, WithLatents
 from backends._latents import LastLatents, unpacked
 from backends._prompt import check_prompt
 from backends._stand_in import StandIn
+from backends._thread import on_a_thread_of_its_own
 from router.errors import BackendUnavailableError, InvalidRequestError, RouterError
 from router.request import GenerateRequest
 from router.types import RawImage, Task
-
-T = TypeVar("T")
 
 DENOISERS = ("unet", "transformer", "controlnet")
 TEXT_ENCODERS = ("text_encoder", "text_encoder_2", "text_encoder_3")
@@ -82,7 +80,7 @@ class PipelineBackend(LaneBackend):
             raise as_load_error(exc, self.name) from exc
 
     async def _load(self) -> None:
-        pipeline = await _on_a_thread_of_its_own(self.read)
+        pipeline = await on_a_thread_of_its_own(self.read)
         try:
             await self.lane.run(lambda: self._make_ready_heard(pipeline))
         except BaseException as exc:  # cancelled, too: nobody knows then that something was loaded
@@ -226,19 +224,6 @@ class PipelineBackend(LaneBackend):
         latents = unpacked(latents, pipeline, request.height or 0, request.width or 0)
         shift = getattr(vae.config, "shift_factor", None) or 0.0
         return _preview.show(latents[0] / vae.config.scaling_factor + shift, self._rgb)
-
-
-async def _on_a_thread_of_its_own(function: Callable[[], T]) -> T:
-    """The thread ends with the work, and its OpenMP threads with it.
-
-    Those of a pooled thread would stay, and where OpenMP has more threads than the machine has cores,
-    idle ones too, it stops spinning at barriers: small models then run at half their speed.
-    """
-    executor = ThreadPoolExecutor(1, thread_name_prefix="load")
-    try:
-        return await asyncio.get_running_loop().run_in_executor(executor, function)
-    finally:
-        executor.shutdown(wait=False)
 
 
 def prepare_thread(threads: int | None) -> None:
