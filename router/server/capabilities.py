@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from fastapi import APIRouter, Request
 from pydantic import BaseModel
 
 from router.capabilities import Capabilities
-from router.config import Limits, ModelConfig
+from router.config import Limits, ModelConfig, RouterConfig
 from router.images import FORMATS, Format
+from router.presets import RequestPreset, with_preset
 from router.request import MAX_PROMPT_CHARACTERS, MAX_SEED, GenerateRequest
 from router.routing import ModelView, beyond_size_limits, effective
+from router.schedulers import scheduler_names
 from router.server.documents import errors
 from router.server.front import Front, front_of
 from router.server.openai_fields import MAX_PARTIAL_IMAGES
@@ -149,7 +151,7 @@ def _limits(front: Front) -> LimitsDocument:
     )
 
 
-def _model(config: ModelConfig, statuses: Sequence[InstanceStatus], limits: Limits) -> ModelDocument:
+def _model(config: ModelConfig, statuses: Sequence[InstanceStatus], router: RouterConfig) -> ModelDocument:
     known = {status.name: status.capabilities for status in statuses if status.capabilities is not None}
     view = ModelView.of(config, known)
     return ModelDocument(
@@ -158,7 +160,8 @@ def _model(config: ModelConfig, statuses: Sequence[InstanceStatus], limits: Limi
         licence=config.licence,
         tasks=[task for task in TASKS if any(task in each.tasks for each in known.values())],
         defaults=dict(view.fills),
-        sizes=list(_sizes(view, limits)),
+        sizes=list(_sizes(view, router.limits)),
+        presets=[_preset(name, router.presets, view) for name in router.presets],
         instances=[_instance(status, view) for status in statuses],
     )
 
@@ -183,23 +186,44 @@ def _instance(status: InstanceStatus, view: ModelView) -> InstanceDocument:
         return InstanceDocument(**facts)
     for name in ("family", "dtype", "size_multiple", "min_side", "max_side", "schedulers", "loras", "notes"):
         facts[name] = getattr(known, name)
+    facts |= {"scheduler_names": scheduler_names(known.schedulers), "refiner": known.refiner}
     profiles = [Profile(name=each.name, width=each.width, height=each.height) for each in known.profiles]
     tasks = [task for task in TASKS if task in known.tasks]
     return InstanceDocument(**facts, tasks=tasks, profiles=profiles, cannot=dict(_cannot(known, view)))
 
 
-def _cannot(known: Capabilities, view: ModelView) -> Iterator[tuple[str, str]]:
-    """Each task and feature, asked for at the instance's own size, in the router's own words."""
+def _preset(name: str, presets: Mapping[str, RequestPreset], view: ModelView) -> PresetDocument:
+    reasons = []
+    for known in [each.capabilities for each in view.instances if each.capabilities is not None]:
+        asked = GenerateRequest.of(prompt="anything", preset=name, **_usual(known))
+        reasons.append(known.why_not(effective(with_preset(asked, presets, view.fills), view, seed=0)))
+    why = "" if None in reasons or not reasons else reasons[0] or ""
+    preset = presets[name]
+    return PresetDocument(name=name, description=preset.description, fields=preset.fills, why_not=why)
+
+
+def _usual(known: Capabilities) -> dict[str, Any]:
+    """The fields of the first task that the instance does, at its own size."""
+    asked = _tasks_asked(known)
+    return next((asked[task] for task in TASKS if task in known.tasks and task in asked), {})
+
+
+def _tasks_asked(known: Capabilities) -> dict[str, dict[str, Any]]:
+    """Task -> fields that ask for it at the instance's own size."""
     height, width = known.defaults.height, known.defaults.width
     if known.profiles:
         height, width = known.profiles[0].height, known.profiles[0].width
     picture = RawImage(height, width, bytes(height * width * 3))
-    asked: dict[str, dict[str, Any]] = {
+    return {
         "text-to-image": {"height": height, "width": width},
         "image-to-image": {"image": picture},
         "inpainting": {"image": picture, "mask_image": picture},
     }
-    usual = next((asked[task] for task in TASKS if task in known.tasks), {})
+
+
+def _cannot(known: Capabilities, view: ModelView) -> Iterator[tuple[str, str]]:
+    """Each task and feature, asked for at the instance's own size, in the router's own words."""
+    asked, usual = _tasks_asked(known), _usual(known)
     guided = {"guidance_scale": 5.0, "true_cfg_scale": 5.0 if known.true_cfg else None}
     asked |= {
         "guidance_scale": {**usual, "guidance_scale": 5.0},
