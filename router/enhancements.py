@@ -127,8 +127,7 @@ class Enhancements:
     async def _opened(self, config: EnhanceConfig) -> PromptEnhancer:
         async with self._opening:
             if self._enhancer is None:
-                factory = await asyncio.to_thread(self._resolve, config.kind)  # imports its libraries
-                enhancer = factory(config)
+                enhancer = await asyncio.to_thread(lambda: self._resolve(config.kind)(config))
                 await enhancer.open()
                 self._enhancer = enhancer
             return self._enhancer

@@ -49,7 +49,7 @@ BACKENDS: dict[str, BackendEntry] = {
 ENHANCERS: dict[str, BackendEntry] = {
     "transformers": BackendEntry(
         "backends.enhance_transformers:TransformersEnhancer",
-        requires=("torch", "transformers"),
+        requires=("torch", "diffusers", "transformers"),
         install="pip install 'triptych[diffusers]'",
     ),
     "chat": BackendEntry(
