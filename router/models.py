@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from router.checkpoint import SUFFIX, SUFFIXES
 from router.config import SHIPPED_MODEL, InstanceConfig, ModelConfig, ModelDefaults
+from router.devices import SPREAD_POLICY, split, spread
 from router.errors import ConfigError
 from router.findings import did_you_mean
 from router.registry import check_name
@@ -38,6 +39,8 @@ class ModelTable(BaseModel):
     licence: str = ""
     defaults: ModelDefaults = ModelDefaults()
     policy: Literal["order", "fastest"] = "order"
+
+    _spread = model_validator(mode="before")(spread)
 
 
 def choose_models(
@@ -226,4 +229,12 @@ def _overridden(model: ModelConfig, variables: Variables) -> ModelConfig:
         instance.model_copy(update=variables.given("instances")) for instance in model.instances
     )
     defaults = model.defaults.model_copy(update=variables.given("defaults"))
-    return model.model_copy(update={"instances": instances, "defaults": defaults})
+    changed = model.model_copy(update={"instances": instances, "defaults": defaults})
+    devices = split(variables.device or "")
+    return _on_devices(changed, devices) if len(devices) > 1 else changed
+
+
+def _on_devices(model: ModelConfig, devices: list[str]) -> ModelConfig:
+    """Each instance on each of the devices; the least predicted completion chooses."""
+    tables = [{**instance.model_dump(), "device": devices} for instance in model.instances]
+    return ModelConfig.model_validate({**model.model_dump(), "policy": SPREAD_POLICY, "instances": tables})
