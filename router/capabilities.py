@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from router.footprint import Footprint
+from router.lora import NO_LORAS, LoraAbility
 from router.request import GenerateRequest
 from router.room import memory_reasons
 from router.scale import scale_reasons
@@ -49,7 +50,7 @@ class Capabilities:
     """Class name -> the fewest and the most steps that it can do, where that is known."""
     negative_prompt: bool = True
     true_cfg: bool = False
-    loras: tuple[str, ...] = ()
+    loras: LoraAbility = NO_LORAS
     reproducible: bool = True
     previews: bool = True
     refiner: bool = False
@@ -164,9 +165,7 @@ class Capabilities:
                 )
 
     def _feature_reasons(self, request: GenerateRequest) -> Iterator[str]:
-        for lora in request.loras:
-            if lora.name not in self.loras:
-                yield f"it has no LoRA {lora.name!r}; it has {_list(self.loras) or 'none'}."
+        yield from self.loras.reasons([lora.name for lora in request.loras])
         if request.reproducible and not self.reproducible:
             yield "it cannot promise `reproducible` pictures."
         yield from self._refiner_reasons(request)

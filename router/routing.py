@@ -14,7 +14,7 @@ from router.errors import BackendUnavailableError, InvalidRequestError, NoRouteE
 from router.presets import BUILT_IN, RequestPreset, with_preset
 from router.reference import settled
 from router.request import GenerateRequest
-from router.sizes import Preset, Size, choose_preset, nearest_fixed, nearest_multiple, ratio_of
+from router.sizes import Size, SizeName, choose_size, nearest_fixed, nearest_multiple, ratio_of
 from router.types import Rejections
 
 Predict: TypeAlias = Callable[[str, GenerateRequest], float]
@@ -58,7 +58,7 @@ class ModelView:
             return None
         ranges = [view.capabilities.sizes for view in self.instances if view.capabilities is not None]
         ratio = None if aspect_ratio is None else ratio_of(aspect_ratio)
-        return choose_preset(ranges, cast("Preset", preset or "l"), ratio)
+        return choose_size(ranges, cast("SizeName", preset or "l"), ratio)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, TypeAlias
 
-Preset: TypeAlias = Literal["s", "m", "l"]
+SizeName: TypeAlias = Literal["s", "m", "l"]
 
-SHARES: Mapping[Preset, float] = {"s": 0.5, "m": 0.75, "l": 1.0}
-"""Preset -> its sides over those of the model's native size: 512, 768 and 1024 for one of 1024x1024."""
+SHARES: Mapping[SizeName, float] = {"s": 0.5, "m": 0.75, "l": 1.0}
+"""Name -> its sides over those of the model's native size: 512, 768 and 1024 for one of 1024x1024."""
 
 RATIOS = ("1:1", "16:9", "9:16", "4:3", "3:4")
 """Aspect ratios that are offered, width to height; any other may be asked for."""
@@ -21,7 +21,8 @@ RATIO_PATTERN = r"^[1-9][0-9]{0,4}:[1-9][0-9]{0,4}$"
 
 _SIDES = re.compile(r"(\d{1,99})x(\d{1,99})", re.ASCII)
 _STEPS = 16  # of a preset's sides: 64 pixels for a model of 1024, as SDXL was trained, 32 for one of 512
-_NEAR = 0.1  # how far a fixed size may be off in shape and in scale, as a logarithm, to pass for a preset
+_ALIKE = 0.1  # how far a fixed size may be off in shape and in scale, as a logarithm, to pass for a preset
+_FAR = 0.4  # and in scale where there are no others: half as large again
 _AROUND = 2  # steps to either side of the wanted width
 
 
@@ -48,18 +49,26 @@ class SizeRange:
     multiple: int
     fixed: tuple[Size, ...] = ()
 
-    def preset(self, name: Preset, ratio: float | None = None) -> Size | None:
-        """The size of that name, `None` where no fixed one comes near; `ratio` is width over height."""
-        ideal = self.ideal(name, ratio)
+    def named(self, name: SizeName, ratio: float | None = None) -> Size | None:
+        """The size of that name, `None` where no fixed one is like it; `ratio` is width over height."""
         if not self.fixed:
-            return ideal
-        area = SHARES[name] ** 2 * math.prod(self.native)
-        shape = ratio or self.native.width / self.native.height
-        near = [(_off(size, shape, area), size) for size in self.fixed]
-        near = [(off, size) for off, size in near if max(off) <= _NEAR]
-        return min(near)[1] if near else None
+            return self.ideal(name, ratio)
+        size = self.likest(name, ratio)
+        return size if size and abs(math.log(self._scale(size) / SHARES[name])) <= _ALIKE else None
 
-    def ideal(self, name: Preset, ratio: float | None = None) -> Size:
+    def likest(self, name: SizeName, ratio: float | None = None) -> Size | None:
+        """Of the fixed sizes of that shape whose scale is nearest to this preset's: the nearest."""
+        shape, found = ratio or self.native.width / self.native.height, []
+        for size in self.fixed:
+            off = {preset: abs(math.log(self._scale(size) / share)) for preset, share in SHARES.items()}
+            if min(off.values()) == off[name] <= _FAR and _off(size, shape, 1)[0] <= _ALIKE:
+                found.append((off[name], size))
+        return min(found)[1] if found else None
+
+    def _scale(self, size: Size) -> float:
+        return math.sqrt(math.prod(size) / math.prod(self.native))
+
+    def ideal(self, name: SizeName, ratio: float | None = None) -> Size:
         """The preset where any multiple can be made: of the native area times the share squared."""
         share, native = SHARES[name], self.native.width / self.native.height
         ratio = ratio or native
@@ -73,18 +82,18 @@ class SizeRange:
         return min(sizes, key=lambda size: sum(_off(size, ratio, wanted**2 / ratio)))
 
 
-def choose_preset(ranges: Iterable[SizeRange], name: Preset, ratio: float | None = None) -> Size | None:
+def choose_size(ranges: Sequence[SizeRange], name: SizeName, ratio: float | None = None) -> Size | None:
     """The preset of a model: the first of its instances that makes one says how large it is.
 
-    Where all make fixed sizes and none comes near, it is what the first would make of it; that no
-    instance does, is then for each one to say. `None` where there are no instances.
+    Where all make fixed sizes alone, one that is farther off passes for it too. Where there is none,
+    the size is what it would be without them: each instance then says that it does not make it. `None`
+    where there are no instances.
     """
-    first: Size | None = None
-    for each in ranges:
-        if size := each.preset(name, ratio):
-            return size
-        first = first or each.ideal(name, ratio)
-    return first
+    for find in (SizeRange.named, SizeRange.likest, SizeRange.ideal):
+        for each in ranges:
+            if size := find(each, name, ratio):
+                return size
+    return None
 
 
 def nearest_fixed(sizes: Iterable[Size], wanted: Size) -> Size:
@@ -129,7 +138,7 @@ def with_sides(fields: Mapping[str, Any]) -> dict[str, Any]:
         ratio_of(ratio)
         if has_sides:
             raise SizeError(
-                "`aspect_ratio` shapes a preset `size` (s, m or l) or the model's own; leave it out where the"
+                "`aspect_ratio` shapes a `size` of s, m or l, or the model's own; leave it out where the"
                 " sides are given.",
                 "aspect_ratio",
             )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -10,28 +9,20 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel
 
 from router.capabilities import Capabilities
-from router.config import Limits, ModelConfig, RouterConfig
+from router.config import ModelConfig, RouterConfig
 from router.images import FORMATS, Format
 from router.presets import RequestPreset, with_preset
 from router.request import MAX_PROMPT_CHARACTERS, MAX_SEED, GenerateRequest
-from router.routing import ModelView, beyond_size_limits, effective
+from router.routing import ModelView, effective
 from router.schedulers import scheduler_names
 from router.server.documents import errors
 from router.server.front import Front, front_of
 from router.server.openai_fields import MAX_PARTIAL_IMAGES
-from router.sizes import RATIOS, SHARES, Preset
+from router.server.sizes import SizeDocument, sizes_of
 from router.statistics import InstanceStatus
 from router.types import TASKS, RawImage, Task
 
 routes = APIRouter(tags=["operation"])
-
-
-class SizeDocument(BaseModel):
-    ratio: str
-    """`16:9`, width to height; what the size comes near to."""
-    preset: Preset
-    width: int
-    height: int
 
 
 class Profile(BaseModel):
@@ -160,7 +151,7 @@ def _model(config: ModelConfig, statuses: Sequence[InstanceStatus], router: Rout
         licence=config.licence,
         tasks=[task for task in TASKS if any(task in each.tasks for each in known.values())],
         defaults=dict(view.fills),
-        sizes=list(_sizes(view, router.limits)),
+        sizes=list(sizes_of(view, router.limits)),
         presets=[_preset(name, router.presets, view) for name in router.presets],
         instances=[_instance(status, view) for status in statuses],
     )
@@ -236,14 +227,3 @@ def _cannot(known: Capabilities, view: ModelView) -> Iterator[tuple[str, str]]:
         wanted = effective(GenerateRequest.of(prompt="anything", **fields), view, seed=0)
         if (why := known.why_not(wanted)) is not None:
             yield name, why
-
-
-def _sizes(view: ModelView, limits: Limits, ratios: Sequence[str] = RATIOS) -> Iterator[SizeDocument]:
-    """Without those that no instance makes, or that pass the limits."""
-    able = [view.capabilities for view in view.instances if view.capabilities is not None]
-    for ratio, preset in itertools.product(ratios, SHARES):
-        asked = GenerateRequest.of(prompt="anything", size=preset, aspect_ratio=ratio)
-        wanted = effective(asked, view, seed=0)
-        if all(each.refuses_size(wanted) for each in able) or beyond_size_limits(wanted, limits):
-            continue
-        yield SizeDocument(ratio=ratio, preset=preset, width=wanted.width or 0, height=wanted.height or 0)

@@ -39,6 +39,17 @@ export class Api {
   }
 
   /**
+   * What the presets stand for at this aspect ratio.
+   * @param {string} model
+   * @param {string} ratio such as `16:9`
+   * @returns {Promise<(import("./size.js").Size & {ratio: string, preset: string})[]>}
+   */
+  async sizes(model, ratio) {
+    const asked = new URLSearchParams({ model, aspect_ratio: ratio });
+    return (await (await this.#call("GET", `/api/v1/sizes?${asked}`)).json()).sizes;
+  }
+
+  /**
    * Who would make it, and why the others would not.
    * @param {Record<string, unknown>} fields
    * @param {AbortSignal} signal

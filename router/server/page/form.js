@@ -34,15 +34,21 @@ export class Form {
   );
   #onChange;
 
-  /** @param {() => void} onChange called when anything that is asked is another */
-  constructor(onChange) {
+  /**
+   * @param {() => void} onChange called when anything that is asked is another
+   * @param {import("./api.js").Api} api
+   */
+  constructor(onChange, api) {
     this.#onChange = onChange;
     this.element = byId("form", HTMLFormElement);
     this.modelInput = byId("model", HTMLSelectElement);
     this.previews = byId("previews", HTMLInputElement);
     this.seed = new Seed();
     this.source = new Source((ratio) => this.shape.follow(ratio));
-    this.shape = new Shape(() => this.#changed());
+    this.shape = new Shape(
+      () => this.#changed(),
+      (model, ratio) => api.sizes(model, ratio),
+    );
     this.modelInput.addEventListener("change", () => this.#takeDefaults());
     for (const kind of ["input", "change"]) this.element.addEventListener(kind, () => this.#changed());
   }

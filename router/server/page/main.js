@@ -20,7 +20,7 @@ const PHONE = matchMedia("(max-width: 60rem)");
 
 const api = new Api(new Key());
 const instances = new Instances();
-const form = new Form(() => askSoon());
+const form = new Form(() => askSoon(), api);
 const viewer = new Viewer({
   again: (run, seed) => useAgain({ ...run, fields: { ...run.fields, seed, num_images_per_prompt: 1 } }),
   start: (blob) => form.source.take(blob),

@@ -1,7 +1,8 @@
 // Shape: the choice of aspect ratio and size.
 
+import { ApiError } from "./api.js";
 import { byId, element } from "./element.js";
-import { near, presetsOf, ratiosOf } from "./size.js";
+import { near, OWN, presetsOf, ratiosOf, valueOf } from "./size.js";
 
 /** @typedef {import("./size.js").Size} Size */
 
@@ -15,14 +16,21 @@ export class Shape {
   #model = null;
   /** @type {import("./size.js").Ratio[]} */
   #ratios = [];
-  /** Width over height of the picture to start from; 0 without one. */
-  #picture = 0;
-  #chosen = { ratio: "1:1", label: "M" };
+  /** Ratio of the picture to start from, such as `16:9`; empty without one. */
+  #picture = "";
+  /** @type {Map<string, import("./size.js").Preset[]>} model and picture's ratio -> what the service said */
+  #pictured = new Map();
+  #chosen = { ratio: "1:1", label: OWN };
   #onChange;
+  #ask;
 
-  /** @param {() => void} onChange called whenever the size is another one */
-  constructor(onChange) {
+  /**
+   * @param {() => void} onChange called whenever the size is another one
+   * @param {import("./api.js").Api["sizes"]} ask what presets stand for at a picture's ratio
+   */
+  constructor(onChange, ask) {
     this.#onChange = onChange;
+    this.#ask = ask;
     this.ratios = byId("ratios", HTMLElement);
     this.presets = byId("presets", HTMLElement);
     this.custom = byId("custom", HTMLElement);
@@ -49,7 +57,7 @@ export class Shape {
   set size({ width, height }) {
     const fits = (/** @type {Size} */ preset) => preset.width === width && preset.height === height;
     const ratio = this.#ratios.find(({ presets }) => presets.some(fits));
-    const label = ratio?.presets.find(fits)?.label ?? "M";
+    const label = ratio?.presets.find(fits)?.label ?? OWN;
     this.width.value = `${width}`;
     this.height.value = `${height}`;
     this.#chosen = { ratio: ratio?.name ?? CUSTOM, label };
@@ -63,7 +71,9 @@ export class Shape {
   offer(model) {
     const ratios = ratiosOf(model);
     if (this.#picture && !model.profiles) {
-      ratios.unshift({ name: PICTURE, value: this.#picture, presets: presetsOf(model, this.#picture) });
+      const presets = this.#pictured.get(this.#key(model));
+      if (presets) ratios.unshift({ name: PICTURE, value: valueOf(this.#picture), presets });
+      else this.#learn(model).then(() => this.#model === model && this.offer(model));
     }
     const isSame = JSON.stringify(ratios) === JSON.stringify(this.#ratios);
     this.#model = model;
@@ -76,14 +86,35 @@ export class Shape {
 
   /**
    * With a picture to start from, its own ratio is offered and chosen, or the nearest one.
-   * @param {number} ratio 0 where there is no picture any more
+   * @param {string} ratio such as `16:9`; empty where there is no picture any more
    */
-  follow(ratio) {
+  async follow(ratio) {
     this.#picture = ratio;
-    if (!this.#model) return;
+    if (this.#model && ratio && !this.#model.profiles) await this.#learn(this.#model);
+    if (!this.#model || this.#picture !== ratio) return;
     this.offer(this.#model);
-    if (ratio) this.#chosen.ratio = this.#model.profiles ? this.#nearest(ratio) : PICTURE;
+    const isOffered = this.#pictured.get(this.#key(this.#model))?.length && !this.#model.profiles;
+    if (ratio) this.#chosen.ratio = isOffered ? PICTURE : this.#nearest(valueOf(ratio));
     this.#draw();
+  }
+
+  /**
+   * What the service makes of the picture's ratio; kept, and asked for again where it did not answer.
+   * @param {import("./model.js").Model} model
+   */
+  async #learn(model) {
+    const key = this.#key(model);
+    if (this.#pictured.has(key)) return;
+    try {
+      this.#pictured.set(key, presetsOf(await this.#ask(model.name, this.#picture)));
+    } catch (error) {
+      if (!(error instanceof ApiError)) throw error;
+    }
+  }
+
+  /** @param {import("./model.js").Model} model */
+  #key(model) {
+    return `${model.name} ${this.#picture}`;
   }
 
   /** Rounds sides typed by hand to what the model can make. */

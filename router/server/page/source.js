@@ -3,6 +3,7 @@
 import { byId } from "./element.js";
 import { accept, refuse } from "./field.js";
 import { Mask } from "./mask.js";
+import { nameOf } from "./size.js";
 
 /** @typedef {import("./size.js").Size} Size */
 
@@ -20,7 +21,7 @@ export class Source {
   #isOff = false;
   #onChange;
 
-  /** @param {(ratio: number) => void} onChange called with another picture's width over height, 0 for none */
+  /** @param {(ratio: string) => unknown} onChange called with another picture's ratio, empty for none */
   constructor(onChange) {
     this.#onChange = onChange;
     this.mask = new Mask(() => this.#tell());
@@ -72,7 +73,7 @@ export class Source {
     this.#blob = blob;
     this.#show();
     this.mask.set(strokes);
-    this.#onChange(this.#bitmap.width / this.#bitmap.height);
+    await this.#onChange(nameOf(this.#bitmap.width, this.#bitmap.height));
   }
 
   remove() {
@@ -80,7 +81,7 @@ export class Source {
     this.file.value = "";
     this.#show();
     this.mask.set([]);
-    this.#onChange(0);
+    this.#onChange("");
     this.file.focus();
   }
 
