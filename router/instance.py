@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import logging
 from collections.abc import Awaitable, Callable, Mapping
 from types import TracebackType
 from typing import TypeAlias
@@ -11,6 +12,7 @@ from typing import TypeAlias
 from router.backend import Backend
 from router.breaker import Breaker
 from router.capabilities import Capabilities
+from router.cause import log_cause
 from router.config import InstanceConfig
 from router.errors import (
     BackendError,
@@ -19,10 +21,14 @@ from router.errors import (
     LoadError,
     RouterError,
 )
+from router.model_files import ModelFiles
+from router.reload import Reload
 from router.request import GenerateRequest
 from router.types import Generated, OnEvent
 
 PROBE_LIMIT_S = 30.0
+
+log = logging.getLogger("router")
 
 MakeBackend: TypeAlias = Callable[[InstanceConfig], Awaitable[Backend]]
 
@@ -52,6 +58,8 @@ class Instance:
         self._on_probed = on_probed
         self._backend: Backend | None = None
         self._probing: asyncio.Task[None] | None = None
+        self._files = ModelFiles.of(config.source)
+        self._reload = None if self._files is None else self._reload_of(self._files)
 
     @property
     def is_probed(self) -> bool:
@@ -80,18 +88,47 @@ class Instance:
             self._probing.cancel()
 
     async def load(self) -> None:
-        with _Edge(self.name, LoadError):
-            await self._made().load()
+        """Where the files of the model have changed since the last probe, that is made again first."""
+        await (self._reload.load() if self._reload else self._load())
 
     async def unload(self) -> None:
-        with _Edge(self.name, BackendError):
-            await self._made().unload()
+        if self._reload:
+            await self._reload.ended()
+        await self._unload()
 
     async def generate(
         self, request: GenerateRequest, on_event: OnEvent, deadline_s: float | None
     ) -> Generated:
-        """At least one picture, or an error."""
-        with _Edge(self.name, GenerateError):
+        """At least one picture, or an error; a model whose files have changed is loaded anew first."""
+        if self._reload is None:
+            return await self._generate(request, on_event, deadline_s)
+        before = self._reload.count
+        made = await self._reload.around(lambda: self._generate(request, on_event, deadline_s))
+        if self._reload.count == before:
+            return made
+        note = f"The files of {self.name} had changed; it was loaded anew."
+        return dataclasses.replace(made, notes=(*made.notes, note))
+
+    def _reload_of(self, files: ModelFiles) -> Reload:
+        return Reload(self.name, files, probe=self._probe_anew, load=self._load, unload=self._unload)
+
+    async def _load(self) -> None:
+        with _Edge(self.name, LoadError):
+            await self._made().load()
+
+    async def _unload(self) -> None:
+        with _Edge(self.name, BackendError):
+            await self._made().unload()
+
+    async def _probe_anew(self) -> None:
+        await self.probe()
+        if self.error is not None:
+            raise self.error.with_traceback(None)
+
+    async def _generate(
+        self, request: GenerateRequest, on_event: OnEvent, deadline_s: float | None
+    ) -> Generated:
+        with _Edge(self.name, GenerateError, (request.prompt, request.negative_prompt)):
             generated = await self._made().generate(request, on_event, deadline_s)
         if not any([picture.image for picture in generated.pictures]):
             errors = [picture.error for picture in generated.pictures if picture.error is not None]
@@ -105,6 +142,8 @@ class Instance:
 
     async def _probe(self) -> None:
         try:
+            if self._files is not None:
+                await self._files.begin()
             with _Edge(self.name, BackendUnavailableError):
                 if self._backend is None:
                     self._backend = await self._make_backend(self.config)
@@ -143,11 +182,14 @@ class Instance:
 class _Edge:
     """Maps what is not ours to one error class, and writes the instance's name on backend errors."""
 
-    __slots__ = ("_error", "_instance")
+    __slots__ = ("_error", "_instance", "_secrets")
 
-    def __init__(self, instance: str, error: type[BackendError]) -> None:
+    def __init__(
+        self, instance: str, error: type[BackendError], secrets: tuple[str | None, ...] = ()
+    ) -> None:
         self._instance = instance
         self._error = error
+        self._secrets = secrets
 
     def __enter__(self) -> None:
         return None
@@ -160,6 +202,7 @@ class _Edge:
         if isinstance(exc, BackendError):
             exc.instance = exc.instance or self._instance
         elif isinstance(exc, Exception) and not isinstance(exc, RouterError):
+            log_cause(log, "a backend raised what is none of its errors", exc, self._instance, self._secrets)
             raise self._error(
                 f"The backend raised {type(exc).__name__}, which is none of its errors.",
                 instance=self._instance,

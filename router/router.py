@@ -266,7 +266,7 @@ def _result(
         backend=lease.slot.instance.config.backend,
         attempts=failover.attempts,
         adjustments=route.adjustments,
-        notes=failover.notes,
+        notes=failover.notes + generated.notes,
         timings=lease.timings(route_s),
         ticks=generated.ticks,
         rows=generated.rows,

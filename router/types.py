@@ -102,6 +102,8 @@ class Generated:
     ticks: int = 0
     rows: int = 0
     peak_bytes: int | None = None
+    notes: tuple[str, ...] = ()
+    """What the caller should know of how they were made."""
 
 
 @dataclass(frozen=True, slots=True)
