@@ -52,11 +52,15 @@ class Record:
     """One sentence for each warning, and those of the result."""
 
 
+_ELSEWHERE = frozenset({"encode_s"})
+"""Stages that are spent outside the router."""
+
+
 def facts_of(record: Record) -> dict[str, Any]:
     """Plain values, for JSON and for a line of the log; seconds to the microsecond."""
     facts = {field.name: getattr(record, field.name) for field in dataclasses.fields(record)}
     timings = facts.pop("timings")
-    stages = [field.name for field in dataclasses.fields(timings) if field.name != "encode_s"]
+    stages = [field.name for field in dataclasses.fields(timings) if field.name not in _ELSEWHERE]
     facts |= {name: round(getattr(timings, name), 6) for name in stages}
     facts |= {"seconds": round(record.seconds, 6), "began_at": round(record.began_at, 6)}
     return facts | {"warnings": list(record.warnings), "notes": list(record.notes)}

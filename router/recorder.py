@@ -9,7 +9,7 @@ from collections import Counter, deque
 from router.breaker import Clock
 from router.config import WatchConfig
 from router.errors import RequestCancelledError
-from router.record import Record, Warned, facts_of
+from router.record import Record, facts_of
 from router.trace import Trace
 
 log = logging.getLogger("router.requests")
@@ -23,7 +23,7 @@ class Recorder:
         self.clock = clock
         self.trace = Trace(config.trace) if config.trace else None
         self.served = self.failed = self.cancelled = 0
-        self.warned: Counter[tuple[Warned, str, str]] = Counter()
+        self.warned: Counter[tuple[str, str, str]] = Counter()
         """Warning, model, instance -> how often."""
         self._records: deque[Record] = deque(maxlen=config.records)
 

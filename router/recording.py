@@ -95,7 +95,7 @@ class Recording:
 
     def _record(self, code: str) -> Record:
         request, result, lease = self.request, self.result, self.lease
-        timings = lease.timings(self.route_s) if lease else Timings(route_s=self.route_s)
+        timings = result.timings if result else self._timings_so_far()
         seconds = self._recorder.clock() - self._began
         warnings = self._warnings | self._slow(seconds)
         instance = None if lease is None else lease.slot.instance
@@ -123,6 +123,9 @@ class Recording:
             warnings=tuple(warnings),
             notes=(*(result.notes if result else ()), *self._slow(seconds).values()),
         )
+
+    def _timings_so_far(self) -> Timings:
+        return self.lease.timings(self.route_s) if self.lease else Timings(route_s=self.route_s)
 
     def _slow(self, seconds: float) -> dict[Warned, str]:
         most = self._recorder.config.slow_s

@@ -157,6 +157,8 @@ class BackendRouter:
             instances=self.instances(),
             lanes={device: lane.statistics() for device, lane in self._catalogue.lanes.items()},
             promised_bytes={device: ledger.promised_bytes(device) for device in ledger.devices()},
+            budget_bytes={device: ledger.budget_bytes(device) for device in ledger.devices()},
+            warnings=dict(self._recorder.warned),
             enhancements=self._enhancements.statistics(),
         )
 

@@ -70,6 +70,10 @@ class RouterStatistics:
     lanes: Mapping[str, LaneStatistics]
     promised_bytes: Mapping[str, int]
     """Device -> bytes promised on it now."""
+    budget_bytes: Mapping[str, int | None]
+    """Device -> bytes that may be promised on it; `None` is unlimited."""
+    warnings: Mapping[tuple[str, str, str], int]
+    """Warning, model and instance -> how often; the warnings are those of `Record`."""
     enhancements: AnswersStatistics | None = None
     """Answers of the enhancer of prompts; `None` where none is configured."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import random
 import re
 import time
 from collections.abc import Mapping
@@ -12,6 +11,7 @@ from urllib.parse import parse_qsl
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from router.errors import RouterError
+from router.request_id import REQUEST_ID, new_request_id
 from router.server.access import LINK, takes_links
 from router.server.errors import UnauthorizedError, reply
 from router.server.exchange import Exchange
@@ -21,7 +21,6 @@ log = logging.getLogger("router.server")
 
 ID_HEADER = "X-Request-ID"
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_ids = random.Random()  # ids are to be distinct, not secret, and the kernel's randomness costs a call
 _UNKNOWN_ROUTE = "unknown"
 _READS = frozenset({"GET", "HEAD"})
 _SECURITY = (
@@ -45,6 +44,7 @@ class Gate:
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         scope["front"] = self._front
         exchange = scope["exchange"] = Exchange(_request_id(headers))
+        REQUEST_ID.set(exchange.id)
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -102,4 +102,4 @@ class Gate:
 def _request_id(headers: Mapping[str, str]) -> str:
     """The client's own where it is short and plain, else a new one."""
     given = headers.get("x-request-id", "")
-    return given if _ID.fullmatch(given) else f"{_ids.getrandbits(64):016x}"
+    return given if _ID.fullmatch(given) else new_request_id()

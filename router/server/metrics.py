@@ -94,6 +94,7 @@ class _RouterCollector(Collector):
     def collect(self) -> Iterable[Metric]:
         yield from self._of_instances()
         yield from self._of_lanes()
+        yield self._of_warnings()
 
     def _of_instances(self) -> Iterable[Metric]:
         running = GaugeMetricFamily("triptych_running", "Requests in progress.", labels=_BY_INSTANCE)
@@ -113,6 +114,13 @@ class _RouterCollector(Collector):
             for breaker in BreakerState:
                 breakers.add_metric([*labels, breaker.value], status.breaker == breaker.value)
         return running, waiting, states, breakers
+
+    def _of_warnings(self) -> Metric:
+        text = "Requests that were slow, pictures unlike the one they were made from, by their thresholds."
+        warnings = CounterMetricFamily("triptych_warnings", text, labels=("warning", *_BY_INSTANCE))
+        for labels, count in self._router.statistics().warnings.items():
+            warnings.add_metric(labels, count)
+        return warnings
 
     def _of_lanes(self) -> Iterable[Metric]:
         statistics = self._router.statistics()

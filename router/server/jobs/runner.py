@@ -9,8 +9,9 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple, TypeAlias
 
 from router.errors import BackendUnavailableError, OverloadedError, QueueFullError, RouterError
+from router.request_id import REQUEST_ID
 from router.router import BackendRouter
-from router.server import facts, pictures
+from router.server import facts, latents, pictures
 from router.server.errors import UNKNOWN_RETRY_S
 from router.server.jobs.feed import Feed, Progress
 from router.server.jobs.job import Job
@@ -175,6 +176,7 @@ class Runner:
 
     async def _work(self, job: Job, inputs: Mapping[str, bytes]) -> None:
         """Make the pictures and keep them."""
+        REQUEST_ID.set(job.id)  # of this task alone
         feed = self._feeds[job.id]
         feed.tell(Progress("running"))
         request, encoding = await asyncio.to_thread(restore, job.parameters, inputs)
@@ -184,7 +186,8 @@ class Runner:
         meta = facts.facts_of(result, writing.seconds)
         places = [picture.index for picture in result.pictures if picture.image is not None]
         kept = dict(zip(places, files, strict=True))
-        ended = await self._store.ask(JobStore.finish, job.id, meta, kept)
+        beside = dict(zip(places, latents.files(result), strict=True))
+        ended = await self._store.ask(JobStore.finish, job.id, meta, kept, beside)
         if ended is not None:
             self._end(ended)
             self._on_result(result)
