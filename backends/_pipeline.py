@@ -24,7 +24,7 @@ from backends._gather import Gathering, batched_arguments
 from backends._lane import LaneBackend, Report, WithLatents
 from backends._latents import LastLatents, unpacked
 from backends._prompt import check_prompt
-from backends._stand_in import StandIn
+from backends._stand_in import MakesCalls, StandIn
 from backends._thread import on_a_thread_of_its_own
 from router.errors import BackendUnavailableError, InvalidRequestError, RouterError
 from router.request import GenerateRequest
@@ -66,6 +66,13 @@ class PipelineBackend(LaneBackend):
     def compiled(self, name: str, module: Any) -> Any:
         """What runs in the place of this denoiser; `None` is the module itself."""
         return None
+
+    def calls_of(self, name: str, gathering: Gathering, request: GenerateRequest) -> MakesCalls:
+        """What makes the calls of this module for one request."""
+        return gathering
+
+    def warm_up(self) -> None:
+        """Do what need be done once for each shape. Runs on the lane's thread, at the end of loading."""
 
     def text_length(self, request: GenerateRequest) -> int | None:
         """Tokens that a T5 encoder reads of this request; `None` is the pipeline's own default."""
@@ -132,6 +139,7 @@ class PipelineBackend(LaneBackend):
             made = self._pipelines[task] = copy.copy(_tasks.with_components_of(kind, pipeline))
             if not self.one_at_a_time:
                 made.__class__ = _tasks.on_device(kind, pipeline.device)
+        self.warm_up()
 
     def _make_gatherings(self, pipeline: Any) -> dict[str, Gathering]:
         found = {}
@@ -168,7 +176,8 @@ class PipelineBackend(LaneBackend):
         for name, gathering in self._gatherings.items():
             module = own[name]
             method = "decode" if name == "vae" else "__call__"
-            own[name] = StandIn(module, gathering, self.lane, share=not request.reproducible, method=method)
+            calls = self.calls_of(name, gathering, request)
+            own[name] = StandIn(module, calls, self.lane, share=not request.reproducible, method=method)
         return pipeline
 
     def _arguments(

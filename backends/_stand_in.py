@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
-from backends._gather import Digests, Gathering
+from backends._gather import Digests
+from router.call import Call
 from router.lane import Lane
+
+
+class MakesCalls(Protocol):
+    """What turns a module's call into the lane's: a `Gathering`."""
+
+    def call(
+        self, args: Sequence[Any], kwargs: Mapping[str, Any], digests: Digests, *, share: bool
+    ) -> Call: ...
 
 
 class StandIn:
@@ -17,7 +27,7 @@ class StandIn:
     _OWN = frozenset({"_module", "_method", "_gathering", "_lane", "_digests", "_share"})
 
     def __init__(
-        self, module: object, gathering: Gathering, lane: Lane, *, share: bool, method: str = "__call__"
+        self, module: object, gathering: MakesCalls, lane: Lane, *, share: bool, method: str = "__call__"
     ) -> None:
         self._module = module
         self._method = method

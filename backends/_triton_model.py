@@ -12,12 +12,14 @@ from tritonclient.grpc import model_config_pb2
 
 from router.capabilities import Capabilities
 from router.errors import LoadError
-from router.types import Footprint
+from router.footprint import Footprint
+from router.lora import LoraAbility
 
 CONTRACT = "1"
 """Value of the parameter `triptych` of the models that `export.to_triton` writes."""
 
 _CAPABILITIES = TypeAdapter(Capabilities)
+_LORAS = LoraAbility(none="it applies no LoRA: a Triton server runs its models as they were exported.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,7 @@ def _capabilities(text: str, model: str, instance: str) -> Capabilities:
             " write the model again with `python -m export.to_triton`.",
             instance=instance,
         ) from exc
-    return dataclasses.replace(found, loras=(), latents=False, device_memory_bytes=None)
+    return dataclasses.replace(found, loras=_LORAS, latents=False, device_memory_bytes=None)
 
 
 def _dtype(value: int) -> str:

@@ -8,29 +8,37 @@ from typing import Any, Literal
 
 import diffusers
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from backends import _describe, _shipped, _single_file, _tasks
+from backends import _describe, _shipped, _single_file, _speed, _tasks
+from backends._adapters import Adapters
+from backends._compiled import Compiled
 from backends._device import device_of, torch_device
+from backends._footprint import MemorySettings
+from backends._gather import Gathering
+from backends._loras import with_loras
 from backends._options import read_options
 from backends._pipeline import PipelineBackend
 from backends._quiet import quiet
+from backends._speed import SpeedOptions
+from backends._stand_in import MakesCalls
+from backends._warm_up import warm_up
 from router.backend import Lanes
 from router.capabilities import Capabilities
 from router.checkpoint import SUFFIXES
 from router.config import InstanceConfig
 from router.errors import ConfigError, LoadError
+from router.lora_request import lora_set
 from router.model_folder import ModelFolder
 from router.request import GenerateRequest
 from router.single_file import SingleFile, open_model
+from router.types import Generated, OnEvent
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
-class DiffusersOptions(BaseModel):
+class DiffusersOptions(SpeedOptions):
     """The settings of a Diffusers instance. What the pipeline or the machine has not is refused."""
-
-    model_config = ConfigDict(extra="forbid")
 
     attention: str = "auto"
     """`auto`, `slicing`, or an attention back end's name as Diffusers knows it (`native`, `flash`, ...)."""
@@ -38,12 +46,10 @@ class DiffusersOptions(BaseModel):
     vae_slicing: bool = False
     offload: Literal["none", "model", "sequential"] = "none"
     """Moves modules to the accelerator only while they run. Then one picture at a time."""
-    compile: bool = False
-    """`torch.compile` of the denoiser, for each size and each of `row_buckets` when first used."""
-    row_buckets: tuple[int, ...] = Field(default=(), max_length=16)
-    """Row counts that ticks are padded to; empty pads nothing. `compile` needs them."""
     text_length: int | None = Field(default=None, ge=1, le=512)
     """Tokens that T5 reads (SD3, FLUX); `None` is the pipeline's own. Exports of the model have theirs."""
+    loaded_loras: int = Field(default=4, ge=1, le=64)
+    """LoRAs held at once; one more takes the place of the least recently used that nobody uses."""
     config: str | None = None
     """Of a single file: the folder of its configurations and tokenizers. `None` is the one beside it."""
     revision: str | None = None
@@ -64,6 +70,7 @@ class DiffusersBackend(PipelineBackend):
         self._instance = instance
         self._lanes = lanes
         self._folder: ModelFolder | None = None
+        self._compiled: dict[str, Compiled] = {}
 
     async def probe(self) -> Capabilities:
         device = device_of(self._instance)
@@ -73,6 +80,7 @@ class DiffusersBackend(PipelineBackend):
                 f"{self.name}: option `offload` is {self.options.offload!r}, but `device` is the CPU;"
                 " drop one."
             )
+        _speed.check_device(self.options, self.name, device, dtype)
         self.lane = self._lanes(device)
         return await asyncio.to_thread(self._describe, device, dtype)
 
@@ -88,6 +96,12 @@ class DiffusersBackend(PipelineBackend):
     def text_length(self, request: GenerateRequest) -> int | None:
         return self.options.text_length
 
+    async def generate(
+        self, request: GenerateRequest, on_event: OnEvent, deadline_s: float | None
+    ) -> Generated:
+        async with self._adapters.held(lora_set(request)):
+            return await super().generate(request, on_event, deadline_s)
+
     def _describe(self, device: str, dtype: torch.dtype) -> Capabilities:
         self._folder = open_model(self._find(), self.name, self.options.config)
         self._folder.check()
@@ -96,12 +110,20 @@ class DiffusersBackend(PipelineBackend):
             self._folder,
             device,
             dtype,
-            vae_tiling=self.options.vae_tiling,
+            memory=self._memory_settings(),
             notes=(*_notes(self.options), *self._folder.notes()),
         )
         self.row_limit = self._instance.row_limit or _describe.row_limit(found)
         self._check_text_length(found.pipeline)
-        return found
+        self._own_size = found.defaults.height, found.defaults.width
+        return with_loras(found, self._folder, self._instance, self.options)
+
+    def _memory_settings(self) -> MemorySettings:
+        return MemorySettings(
+            offload=self.options.offload,
+            vae_tiling=self.options.vae_tiling,
+            decode_limit=1 if self.options.vae_slicing else self.decode_row_limit,
+        )
 
     def _check_text_length(self, pipeline: str) -> None:
         length = self.options.text_length
@@ -169,9 +191,27 @@ class DiffusersBackend(PipelineBackend):
             pipeline.enable_sequential_cpu_offload(device=self._device)
         else:
             pipeline.to(self._device)
+        _speed.apply(self.options, pipeline, self.name)
+        self._adapters = Adapters(
+            self.name, self.lane, pipeline, self._instance.lora_folders, self.options.loaded_loras
+        )
+
+    def calls_of(self, name: str, gathering: Gathering, request: GenerateRequest) -> MakesCalls:
+        return self._adapters.calls_of(name, gathering, lora_set(request))
 
     def compiled(self, name: str, module: Any) -> Any:
-        return torch.compile(module, dynamic=False) if self.options.compile else None
+        compiled = _speed.compiled(self.options, module, self.name)
+        if compiled is not None:
+            self._compiled[name] = compiled
+        return compiled
+
+    def warm_up(self) -> None:
+        for each in self._compiled.values():
+            each.warming = True
+        if self._compiled:
+            warm_up(self, self._compiled, self.options.compile_sizes or [self._own_size])
+        for each in self._compiled.values():
+            each.warming = False
 
     def _set_attention(self, pipeline: Any) -> None:
         attention = self.options.attention
@@ -201,8 +241,7 @@ def _dtype(instance: InstanceConfig, device: str) -> torch.dtype:
 
 def _checked(options: DiffusersOptions, instance: InstanceConfig) -> DiffusersOptions:
     """What cannot go together is said before anything is loaded."""
-    if options.compile and not options.row_buckets:
-        options = options.model_copy(update={"row_buckets": (1, 2, 4, 8, 16)})
+    options = _speed.checked(options, instance.name)
     if options.compile and options.offload != "none":
         raise ConfigError(f"{instance.name}: options `compile` and `offload` do not go together; drop one.")
     return options
@@ -210,9 +249,7 @@ def _checked(options: DiffusersOptions, instance: InstanceConfig) -> DiffusersOp
 
 def _notes(options: DiffusersOptions) -> tuple[str, ...]:
     """What an operator should see of the settings."""
-    notes = [f"attention {options.attention}"]
+    notes = [f"attention {options.attention}", *_speed.notes(options)]
     if options.offload != "none":
         notes.append(f"offload {options.offload}: one picture at a time")
-    if options.compile:
-        notes.append(f"compiled for rows {', '.join(map(str, options.row_buckets))}")
     return tuple(notes)

@@ -35,8 +35,10 @@ from router.errors import (
     MemoryBudgetError,
     RouterError,
 )
-from router.request import GenerateRequest
 from router.footprint import Footprint
+from router.lora import LoraAbility, LoraFacts
+from router.lora_request import lora_set
+from router.request import GenerateRequest
 from router.types import TASKS, RawImage, ShapeProfile, Task
 
 _PREVIEW_SIDE = 8
@@ -79,6 +81,7 @@ class FakeOptions(BaseModel):
     profiles: tuple[Annotated[str, Field(pattern=r"^[1-9]\d*x[1-9]\d*$")], ...] = ()
     """Fixed sizes, `HEIGHTxWIDTH`; empty takes any."""
     negative_prompt: bool = True
+    loras: tuple[str, ...] = ()
     weights_bytes: int = Field(default=1_000_000, ge=0)
     row_bytes_per_pixel: int = Field(default=100, ge=0)
     device_memory_bytes: int | None = Field(default=None, ge=1)
@@ -121,7 +124,7 @@ class FakeBackend(LaneBackend):
         total = request.num_inference_steps or self.options.steps
         pixel = _colour(request, seed)
         if self.options.gathered:
-            key = (id(self), request.height, request.width)
+            key = (id(self), request.height, request.width, lora_set(request))
             call = Call(key, self.capabilities.rows_of(request), self, None)
             for index in range(1, total + 1):
                 self._reach("step", request.prompt)
@@ -153,6 +156,7 @@ def _capabilities(options: FakeOptions, device: str) -> Capabilities:
         profiles=tuple(_profile(size) for size in options.profiles),
         schedulers=options.schedulers,
         negative_prompt=options.negative_prompt,
+        loras=LoraAbility(tuple(LoraFacts(name, family="fake") for name in options.loras)),
         latents=True,
         scales=options.scales,
         device_memory_bytes=options.device_memory_bytes,

@@ -22,6 +22,7 @@ from router.backend import Lanes
 from router.capabilities import Capabilities
 from router.config import InstanceConfig
 from router.errors import ConfigError, LoadError
+from router.lora import LoraAbility
 from router.request import GenerateRequest
 
 
@@ -92,6 +93,7 @@ class OnnxRuntimeBackend(PipelineBackend):
         weights = int(folder.weights_bytes() * runtime.memory_factor)
         return dataclasses.replace(
             found,
+            loras=LoraAbility(none="it applies no LoRA: its graphs are as they were exported."),
             tasks=tasks,
             profiles=folder.profiles,
             defaults=folder.with_size(found.defaults),

@@ -71,6 +71,8 @@ class InstanceConfig(_Frozen):
     """`float32`, `float16`, `bfloat16`; `auto` is right for device and model family."""
     row_limit: _Count | None = None
     """Most rows in one run; `None` is 16, or what the device's memory holds."""
+    lora_folders: tuple[str, ...] = ()
+    """Folders of LoRAs; empty is the model's, or the file's own."""
     options: dict[str, Any] = Field(default_factory=dict)
     """The backend's own settings; each backend checks them and names an unknown one."""
 

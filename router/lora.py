@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,6 +55,41 @@ class LoraFacts:
     """Of the file's tensors."""
     why_not: str = ""
     """Why this instance cannot apply it, as the rest of a sentence; empty if it can."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoraAbility:
+    """Which LoRAs an instance can apply, and why not the others."""
+
+    facts: tuple[LoraFacts, ...] = ()
+    """All that are configured, those that do not fit too."""
+    most: int | None = None
+    """Most of them in one request; `None` is no limit."""
+    none: str = ""
+    """Why it applies none at all, as a sentence."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Those that can be applied."""
+        return () if self.none else tuple(each.name for each in self.facts if not each.why_not)
+
+    def reasons(self, asked: Sequence[str]) -> Iterator[str]:
+        """Why LoRAs of these names cannot all be applied, one sentence each."""
+        if self.none and asked:
+            yield self.none
+        if self.most is not None and len(asked) > self.most:
+            yield f"`loras` names {len(asked)}, and it holds {self.most} at once; name fewer."
+        unfit = {each.name: each.why_not for each in self.facts if each.why_not}
+        names = ", ".join(self.names) or "none"
+        for name in asked:
+            if name in unfit:
+                yield f"LoRA {name!r} {unfit[name]}; those that fit: {names}."
+            elif name not in self.names:
+                yield f"it has no LoRA {name!r}; it has {names}."
+
+
+NO_LORAS = LoraAbility()
+"""Of an instance that none is configured for."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from router.header import Tensor
@@ -139,17 +138,6 @@ def loras_of(model: ModelFolder, family: str, folders: Sequence[str]) -> tuple[L
         return ()
     fit = LoraFit(model, family)
     return tuple(fit.facts(name, files[name]) for name in sorted(files))
-
-
-def told_unfit(facts: LoraFacts, others: Sequence[str]) -> str:
-    """Why it cannot be applied, and which could, as one sentence."""
-    fitting = ", ".join(others) or "none"
-    return f"LoRA {facts.name!r} {facts.why_not}; those that fit: {fitting}."
-
-
-def refused(facts: Sequence[LoraFacts], why_not: str) -> tuple[LoraFacts, ...]:
-    """The same LoRAs on an instance that applies none."""
-    return tuple(replace(each, why_not=each.why_not or why_not) for each in facts)
 
 
 def _components(lora: Lora) -> list[str]:

@@ -23,8 +23,8 @@ DEFAULT_BACKEND = "diffusers"
 LOCAL_FOLDERS = ("model", ".")
 """Where a model is looked for when none is named, in this order."""
 
-_PATH_OPTION = "config"
-"""The option of an instance that is a path, and relative to the file as its `source` is."""
+_PATH_OPTIONS = ("config", "vae", "refiner")
+"""The options of an instance that are paths, and relative to the file as its `source` is."""
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
@@ -39,6 +39,8 @@ class ModelTable(BaseModel):
     licence: str = ""
     defaults: ModelDefaults = ModelDefaults()
     policy: Literal["order", "fastest"] = "order"
+    lora_folders: tuple[str, ...] = ()
+    """Relative to the file; empty is the file's own `lora_folders`."""
 
     _spread = model_validator(mode="before")(spread)
 
@@ -168,7 +170,7 @@ def is_model(folder: Path) -> bool:
 
 def _with_paths(instance: InstanceConfig, folder: Path) -> InstanceConfig:
     options = {
-        key: _resolved(value, folder) if key == _PATH_OPTION and isinstance(value, str) else value
+        key: _resolved(value, folder) if key in _PATH_OPTIONS and isinstance(value, str) else value
         for key, value in instance.options.items()
     }
     return instance.model_copy(update={"source": _resolved(instance.source, folder), "options": options})

@@ -14,6 +14,7 @@ from router.config import BreakerConfig, Limits, ModelConfig, RouterConfig, Watc
 from router.enhance_settings import read_enhance
 from router.errors import ConfigError
 from router.findings import first_finding
+from router.lora_folders import with_lora_folders
 from router.models import ModelTable, choose_models
 from router.presets import BUILT_IN, RequestPreset
 from router.variables import SETS, Variables, read_variables, variable
@@ -33,6 +34,8 @@ class _File(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     default_model: str | None = None
+    lora_folders: tuple[str, ...] = ()
+    """Of every model that names none; relative to the file."""
     deadline_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     max_failovers: Annotated[int, Field(ge=0)] = 2
     limits: Limits = Limits()
@@ -66,6 +69,9 @@ def load_config(
     raw, file = ({}, _File()) if place is None else _read_file(place)
     models, default_model = choose_models(
         file.models, place or directory / FILE_NAME, file.default_model, variables, directory
+    )
+    models = with_lora_folders(
+        models, file.models, file.lora_folders, place or directory / FILE_NAME, variables.loras, directory
     )
     limits = file.limits.model_copy(update=variables.given("limits"))
     _check_defaults(models, limits)

@@ -42,6 +42,7 @@ SETS: dict[str, str] = {
     "concurrency": "limits.concurrency",
     "queue": "limits.queue",
     "deadline_s": "deadline_s",
+    "loras": "lora_folders",
     "records": "watch.records",
     "slow_s": "watch.slow_s",
     "min_similarity": "watch.min_similarity",
@@ -69,6 +70,8 @@ class Variables(BaseSettings):
     backends: Annotated[tuple[str, ...] | None, NoDecode, BeforeValidator(_split)] = None
     device: str | None = None
     dtype: str | None = None
+    loras: Annotated[tuple[str, ...] | None, NoDecode, BeforeValidator(_split)] = None
+    """Folders, relative to the working directory."""
     default_height: _Count | None = None
     default_width: _Count | None = None
     default_steps: _Count | None = None
