@@ -87,18 +87,19 @@ def _facts(instance: InstanceConfig) -> ModelFacts | None:
     if instance.backend == "onnxruntime" and place.is_dir():
         return facts_of_export(place, instance.name)
     if instance.backend == "diffusers" and place.exists():
-        return facts_of_model(place, instance.name, _config_of(instance))
+        config, vae = _path_option(instance, "config"), _path_option(instance, "vae")
+        return facts_of_model(place, instance.name, config, vae)
     if _is_hub_id(instance):
         return None
     kind = "export" if instance.backend == "onnxruntime" else "model"
     raise LoadError(f"{instance.name}: there is no {kind} at {instance.source!r}; correct `source`.")
 
 
-def _config_of(instance: InstanceConfig) -> str | None:
-    config = instance.options.get("config")
-    if config is not None and not isinstance(config, str):
-        raise ConfigError(f"{instance.name}: option `config` is {config!r}; it must be the path of a folder.")
-    return config
+def _path_option(instance: InstanceConfig, key: str) -> str | None:
+    path = instance.options.get(key)
+    if path is not None and not isinstance(path, str):
+        raise ConfigError(f"{instance.name}: option `{key}` is {path!r}; it must be a path.")
+    return path
 
 
 def _is_hub_id(instance: InstanceConfig) -> bool:

@@ -40,9 +40,11 @@ class ModelFacts:
     notes: tuple[str, ...] = ()
 
 
-def facts_of_model(place: Path, instance: str, config: str | None = None) -> ModelFacts:
+def facts_of_model(
+    place: Path, instance: str, config: str | None = None, vae: str | None = None
+) -> ModelFacts:
     """Of a folder in Diffusers' layout, or a checkpoint. Raises `ConfigError`, `LoadError`."""
-    model = open_model(place, instance, config)
+    model = open_model(place, instance, config, vae)
     model.check()
     denoiser, vae = model.config("unet") or model.config("transformer"), model.config("vae")
     geometry = Geometry.of(denoiser, vae, patched="transformer" in model.components())

@@ -9,6 +9,7 @@ from typing import Any
 
 from router.errors import LoadError
 from router.header import Header, HeaderError, Tensor
+from router.separate_vae import SeparateVae
 
 PICKLED = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
 _NO_WEIGHTS = ("scheduler", "tokenizer", "feature_extractor", "image_processor")
@@ -17,8 +18,10 @@ _NO_WEIGHTS = ("scheduler", "tokenizer", "feature_extractor", "image_processor")
 class ModelFolder:
     """The folder of one pipeline. Every method raises `LoadError` with one sentence and its cure."""
 
-    def __init__(self, folder: Path, instance: str) -> None:
+    def __init__(self, folder: Path, instance: str, vae: SeparateVae | None = None) -> None:
         self.folder = folder
+        self.vae = vae
+        """What stands in the place of the model's own."""
         self._instance = instance
         self.index = self._read_json(folder / "model_index.json")
 
@@ -35,12 +38,16 @@ class ModelFolder:
         if component not in self.components():
             return {}
         name = "scheduler_config.json" if component == "scheduler" else "config.json"
-        return self._read_json(self.folder / component / name)
+        own = self._read_json(self.folder / component / name)
+        return own | self.vae.config if self.vae and component == "vae" else own
 
     def check(self) -> None:
         """Every component is there, in safetensors, and no file was cut short."""
         for name in self.components():
             folder = self.folder / name
+            if self.vae and name == "vae":
+                self.vae.check(self.folder.name, self._read_json(folder / "config.json"))
+                continue
             if not folder.is_dir():
                 raise self._error(f"lacks the folder {name!r} that its model_index.json names; copy it again")
             if not any(folder.iterdir()):
@@ -51,10 +58,12 @@ class ModelFolder:
 
     def weight_files(self) -> list[Path]:
         """The safetensors files of all components, in the order of `components` and their names."""
-        return [file for name in self.components() for file in _weight_files(self.folder / name)]
+        return [file for name in self.components() for file in self._files(name)]
 
     def tensors(self, component: str) -> Mapping[str, Tensor]:
         """What the headers of the component's files say; empty for one without weights."""
+        if self.vae and component == "vae":
+            return self.vae.tensors
         files = _weight_files(self.folder / component)
         return {name: tensor for file in files for name, tensor in self._header(file).tensors.items()}
 
@@ -68,7 +77,12 @@ class ModelFolder:
 
     def notes(self) -> tuple[str, ...]:
         """What an operator should know of it."""
-        return ()
+        return self.vae.notes() if self.vae else ()
+
+    def _files(self, component: str) -> list[Path]:
+        if self.vae and component == "vae":
+            return [self.vae.file]
+        return _weight_files(self.folder / component)
 
     def _check_config(self, component: str) -> None:
         if not self.config(component):

@@ -12,6 +12,7 @@ from router.errors import ConfigError, LoadError
 from router.header import Tensor
 from router.layouts import Part
 from router.model_folder import ModelFolder
+from router.separate_vae import SeparateVae
 
 _OPTIONAL = ("safety_checker", "feature_extractor", "image_encoder")
 """Components that a pipeline does without where nobody has them."""
@@ -24,9 +25,11 @@ class SingleFile(ModelFolder):
     Raises `LoadError` for a checkpoint that is not of a known family, or a folder that does not fit it.
     """
 
-    def __init__(self, file: Path, instance: str, config: Path | None = None) -> None:
+    def __init__(
+        self, file: Path, instance: str, config: Path | None = None, vae: SeparateVae | None = None
+    ) -> None:
         self.checkpoint = Checkpoint(file, instance)
-        super().__init__(self._folder(config), instance)
+        super().__init__(self._folder(config), instance, vae)
         self._check_pipeline()
 
     def components(self) -> dict[str, tuple[str, str]]:
@@ -34,7 +37,8 @@ class SingleFile(ModelFolder):
         return {name: kind for name, kind in found.items() if name not in self.left_out()}
 
     def tensors(self, component: str) -> Mapping[str, Tensor]:
-        return self.checkpoint.part(component) or super().tensors(component)
+        inside = self.checkpoint.part(component) if component in self.inside() else {}
+        return inside or super().tensors(component)
 
     def weight_files(self) -> list[Path]:
         beside = [file for file in super().weight_files() if file.parent.name not in self.inside()]
@@ -42,7 +46,8 @@ class SingleFile(ModelFolder):
 
     def inside(self) -> list[str]:
         """The components that are read from the checkpoint."""
-        return [name for name in super().components() if self.checkpoint.part(name)]
+        elsewhere = ("vae",) if self.vae else ()
+        return [name for name in super().components() if name not in elsewhere and self.checkpoint.part(name)]
 
     def left_out(self) -> list[str]:
         """Optional components that the configuration names, and neither checkpoint nor folder has."""
@@ -52,7 +57,8 @@ class SingleFile(ModelFolder):
     def notes(self) -> tuple[str, ...]:
         """What an operator should know of it."""
         whole = f"{self.checkpoint.layout.title} from one file"
-        return (whole, *(f"without {name}, which nobody has" for name in self.left_out()))
+        absent = [f"without {name}, which nobody has" for name in self.left_out()]
+        return (whole, *absent, *super().notes())
 
     def check(self) -> None:
         super().check()
@@ -112,16 +118,18 @@ class SingleFile(ModelFolder):
         )
 
 
-def open_model(place: Path, instance: str, config: str | None = None) -> ModelFolder:
+def open_model(place: Path, instance: str, config: str | None = None, vae: str | None = None) -> ModelFolder:
     """The model that lies there, a folder or a checkpoint; `config` is the latter's option.
 
-    Raises `ConfigError` for a `config` without a checkpoint, `LoadError`.
+    `vae` is the file or folder of another VAE. Raises `ConfigError` for a `config` without a checkpoint,
+    `LoadError`.
     """
+    other = SeparateVae(Path(vae).expanduser(), instance) if vae else None
     if place.is_file():
-        return SingleFile(place, instance, Path(config).expanduser() if config else None)
+        return SingleFile(place, instance, Path(config).expanduser() if config else None, other)
     if config:
         raise ConfigError(f"{instance}: option `config` is for single files; drop it.")
-    return ModelFolder(place, instance)
+    return ModelFolder(place, instance, other)
 
 
 def _told(
