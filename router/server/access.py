@@ -3,7 +3,7 @@
 | path | without a key | how a browser proves it |
 |---|---|---|
 | `/`, `/page/*`, `/healthz`, `/readyz`, `/openapi.json` | yes | |
-| `/outputs/*`, a job's `events` and `images` | no | a signed link, from the reply that named it |
+| `/outputs/*`, a job's `events`, `images`, `latents` | no | a signed link, from the reply that named it |
 | everything else, `/metrics` too | no | the header, set by a page's own script |
 """
 
@@ -25,7 +25,7 @@ LINK = "link"
 
 _OPEN = frozenset({"/", "/healthz", "/readyz", "/openapi.json"})
 _OPEN_FOLDERS = ("/page/",)
-_SIGNED = re.compile(r"/outputs/.+|/v1/jobs/[^/]+/(events|images/[0-9]+)")
+_SIGNED = re.compile(r"/outputs/.+|/v1/jobs/[^/]+/(events|(images|latents)/[0-9]+)")
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::\d{1,5})?")
 _CHANGES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 

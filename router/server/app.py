@@ -13,7 +13,18 @@ from starlette.middleware.cors import CORSMiddleware
 
 from router.errors import ConfigError
 from router.router import BackendRouter
-from router.server import capabilities, errors, native, openai, operation, page, picture_urls, sizes, watching
+from router.server import (
+    capabilities,
+    errors,
+    latents,
+    native,
+    openai,
+    operation,
+    page,
+    picture_urls,
+    sizes,
+    watching,
+)
 from router.server.access import Access
 from router.server.direct import Direct
 from router.server.front import Front
@@ -33,7 +44,7 @@ from router.server.state import StateFolder
 _JOBS_FILE = "jobs.sqlite"
 
 # A new wire form is one more module with `routes`.
-_FORMS = (native, openai, jobs_routes, capabilities, sizes, operation, watching, page)
+_FORMS = (native, latents, openai, jobs_routes, capabilities, sizes, operation, watching, page)
 
 
 def create_app(router: BackendRouter, settings: ServerSettings) -> FastAPI:

@@ -90,6 +90,12 @@ def picture_reply(
     return {200: {"description": description, "content": content, "headers": described}}
 
 
+def file_reply(description: str, media_type: str) -> dict[int | str, dict[str, Any]]:
+    """`responses` of an address that answers with another file's bytes."""
+    content = {media_type: {"schema": {"type": "string", "format": "binary"}}}
+    return {200: {"description": description, "content": content}}
+
+
 def _inlined(schema: Any, definitions: Mapping[str, Any]) -> Any:
     if isinstance(schema, dict):
         if "$ref" in schema:

@@ -8,6 +8,7 @@ import re
 from typing import Any
 
 from router.request import GenerateRequest
+from router.server import latents
 from router.server.errors import body_of
 from router.types import GenerateResult, Timings
 
@@ -30,10 +31,12 @@ def facts_of(result: GenerateResult, encode_s: float) -> dict[str, Any]:
     return {
         "model": result.request.model,
         "task": result.request.task,
+        "reference_mode": result.reference_mode,
         "instance": result.instance,
         "backend": result.backend,
         "seed": result.request.seed,
         "seeds": list(result.seeds),
+        **({"fingerprints": latents.fingerprints(result)} if result.request.latents else {}),
         "parameters": parameters_of(result.request),
         "adjustments": list(result.adjustments),
         "notes": list(result.notes),
@@ -65,6 +68,7 @@ def headers_of(result: GenerateResult, encode_s: float) -> dict[str, str]:
         "X-Triptych-Model": _ascii(result.request.model or ""),
         "X-Triptych-Instance": _ascii(result.instance),
         "X-Triptych-Backend": _ascii(result.backend),
+        "X-Triptych-Reference-Mode": result.reference_mode,
         "X-Triptych-Parameters": _ascii(parameters),
         "X-Triptych-Adjustments": json.dumps(list(result.adjustments)),
         "Server-Timing": ", ".join(f"{name.removesuffix('_s')};dur={s * 1000:.3f}" for name, s in stages),

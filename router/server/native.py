@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Request
@@ -12,8 +13,9 @@ from starlette.responses import JSONResponse, Response
 from router.errors import InvalidRequestError
 from router.images import Format
 from router.request import GenerateRequest
-from router.server import documents, facts, picture_urls, pictures, serving
+from router.server import documents, facts, latents, picture_urls, pictures, serving
 from router.server.body import read_json
+from router.server.earlier import Earlier, in_our_names
 from router.server.errors import NotFoundError, body_of
 from router.server.front import Front, front_of
 from router.server.outputs import MEDIA_TYPES, Output
@@ -46,11 +48,11 @@ class Addressed(BaseModel):
     """Instead of `mask_image`."""
 
 
-class NativeRequest(GenerateRequest, Written, Addressed):
+class NativeRequest(GenerateRequest, Written, Addressed, Earlier):
     """The body of the native forms, as the OpenAPI document shows it."""
 
 
-class ExplainRequest(GenerateRequest, Addressed):
+class ExplainRequest(GenerateRequest, Addressed, Earlier):
     """The same without what is about writing pictures."""
 
 
@@ -58,6 +60,8 @@ class Kept(BaseModel):
     id: str
     image_url: str
     meta_url: str
+    latents_url: str | None = None
+    """Where `latents` were asked for."""
     seed: int
 
 
@@ -72,6 +76,8 @@ class EncodedReply(BaseModel):
     image_base64: str
     """The first picture."""
     images: list[str]
+    latents: list[str] = []
+    """Where asked for: base64 of a safetensors file for each picture."""
     media_type: str
     meta: dict[str, Any]
 
@@ -94,14 +100,11 @@ class ExplainReply(BaseModel):
 )
 async def generate(request: Request) -> Response:
     """Make the pictures and keep them under `/outputs`."""
-    front = front_of(request)
     result, encoding = await _made(request, await read_json(request))
     with Stopwatch() as writing:
         files = await pictures.encode(result.images, encoding)
     meta = facts.facts_of(result, writing.seconds)
-    kept = await asyncio.gather(*[front.outputs.keep(file, encoding.format, meta) for file in files])
-    seeds = [picture.seed for picture in result.pictures if picture.image is not None]
-    images = [_kept(front, output, seed) for output, seed in zip(kept, seeds, strict=True)]
+    images = await keep(front_of(request), files, encoding.format, result, meta)
     return JSONResponse({**images[0], "images": images, "meta": meta})
 
 
@@ -116,9 +119,13 @@ async def generate_encoded(request: Request) -> Response:
     result, encoding = await _made(request, await read_json(request))
     with Stopwatch() as writing:
         images = await pictures.encode_text(result.images, encoding)
-    media_type = MEDIA_TYPES[encoding.format]
-    meta = facts.facts_of(result, writing.seconds)
-    return JSONResponse({"image_base64": images[0], "images": images, "media_type": media_type, "meta": meta})
+    reply = {
+        "image_base64": images[0],
+        "images": images,
+        "media_type": MEDIA_TYPES[encoding.format],
+        "meta": facts.facts_of(result, writing.seconds),
+    }
+    return JSONResponse(reply | ({"latents": await latents.texts(result)} if result.request.latents else {}))
 
 
 @routes.post(
@@ -128,18 +135,9 @@ async def generate_encoded(request: Request) -> Response:
     response_class=Response,
 )
 async def generate_bytes(request: Request) -> Response:
-    """Make one picture and return its bytes; nothing is kept."""
-    fields = await read_json(request)
-    if fields.pop("num_images_per_prompt", 1) != 1:
-        raise InvalidRequestError(
-            "`num_images_per_prompt` must be 1 here; POST /api/v1/generate makes several.",
-            param="num_images_per_prompt",
-        )
-    result, encoding = await _made(request, fields)
-    with Stopwatch() as writing:
-        (file,) = await pictures.encode(result.images, encoding)
-    headers = facts.headers_of(result, writing.seconds)
-    return Response(file, headers=headers, media_type=MEDIA_TYPES[encoding.format])
+    """Make one picture and return its bytes; it is kept only where `latents` are asked for."""
+    result, encoding = await _made(request, await read_json(request), several=False)
+    return await as_bytes(front_of(request), result, encoding)
 
 
 @routes.post(
@@ -151,8 +149,9 @@ async def generate_bytes(request: Request) -> Response:
 async def explain(request: Request) -> Response:
     """Who would serve the request, in which order, and why the others would not. Nothing is run."""
     front = front_of(request)
-    wanted = await _request_of(front, await read_json(request))
-    route = await front.router.explain(wanted)
+    fields, theirs = in_our_names(await read_json(request))
+    with in_words(theirs):
+        route = await front.router.explain(await _request_of(front, fields))
     return JSONResponse(
         {
             "model": route.model,
@@ -198,13 +197,53 @@ async def output_meta(request: Request, name: str) -> Response:
     return Response(data, headers=_cached(), media_type="application/json")
 
 
-async def _made(request: Request, fields: dict[str, Any]) -> tuple[GenerateResult, Encoding]:
-    """Who asked by `size` or `aspect_ratio` is answered about that, and not about sides."""
+async def as_bytes(front: Front, result: GenerateResult, encoding: Encoding) -> Response:
+    """The one picture's file, with the facts in the headers, and where its latents are kept."""
+    with Stopwatch() as writing:
+        (file,) = await pictures.encode(result.images, encoding)
+    headers = facts.headers_of(result, writing.seconds)
+    if result.request.latents:
+        meta = facts.facts_of(result, writing.seconds)
+        (kept,) = await keep(front, [file], encoding.format, result, meta)
+        (fingerprint,) = meta["fingerprints"]
+        headers |= {"X-Triptych-Latents": kept["latents_url"], "X-Triptych-Fingerprint": fingerprint}
+    return Response(file, headers=headers, media_type=MEDIA_TYPES[encoding.format])
+
+
+async def keep(
+    front: Front, files: Sequence[bytes], format: Format, result: GenerateResult, meta: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """Where each picture that was made is kept, as the replies say it."""
+    made = [picture for picture in result.pictures if picture.image is not None]
+    kept = await asyncio.gather(
+        *[
+            front.outputs.keep(file, format, meta, picture.latents)
+            for file, picture in zip(files, made, strict=True)
+        ]
+    )
+    return [_kept(front, output, picture.seed) for output, picture in zip(kept, made, strict=True)]
+
+
+async def _made(
+    request: Request, body: dict[str, Any], *, several: bool = True
+) -> tuple[GenerateResult, Encoding]:
+    """Answered in the words that were used: earlier names, and `size` or `aspect_ratio` instead of sides."""
+    fields, theirs = in_our_names(body)
+    if not several:
+        _check_single(fields, theirs)
     encoding = pictures.encoding_of(fields.pop("output_format", None), fields.pop("quality", None))
     named = next((name for name in ("size", "aspect_ratio") if fields.get(name) is not None), None)
-    with in_words(dict.fromkeys(_SIDES, named) if named else {}):
+    with in_words(theirs | (dict.fromkeys(_SIDES, named) if named else {})):
         wanted = await _request_of(front_of(request), fields)
         return await serving.generate(request, wanted), encoding
+
+
+def _check_single(fields: Mapping[str, Any], theirs: Mapping[str, str]) -> None:
+    if fields.get("num_images_per_prompt", 1) != 1:
+        param = theirs.get("num_images_per_prompt", "num_images_per_prompt")
+        raise InvalidRequestError(
+            f"`{param}` must be 1 here; POST /api/v1/generate makes several.", param=param
+        )
 
 
 async def _request_of(front: Front, fields: dict[str, Any]) -> GenerateRequest:
@@ -226,6 +265,7 @@ def _kept(front: Front, output: Output, seed: int) -> dict[str, Any]:
         "id": output.id,
         "image_url": sign(output.image_path),
         "meta_url": sign(output.meta_path),
+        **({"latents_url": sign(output.latents_path)} if output.latents_path else {}),
         "seed": seed,
     }
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -14,11 +13,12 @@ from starlette.responses import JSONResponse, Response
 from router.errors import InvalidRequestError
 from router.images import Format
 from router.request import GenerateRequest
-from router.server import documents, facts, openai_forms, pictures, serving
+from router.server import documents, facts, latents, openai_forms, pictures, serving
 from router.server.body import media_type, read_json
 from router.server.errors import NotFoundError
 from router.server.forms import read_form
 from router.server.front import Front, front_of
+from router.server.native import keep
 from router.server.openai_fields import Asked, in_their_words, of_form, understand
 from router.server.openai_stream import streamed
 from router.server.openai_urls import IMAGE, MASK, take_urls
@@ -35,6 +35,9 @@ _OWNER = "triptych"
 class OpenaiImage(BaseModel):
     b64_json: str | None = None
     url: str | None = None
+    latents: str | None = None
+    """Base64 of a safetensors file, or where it lies, where `latents` were asked for."""
+    latents_url: str | None = None
     seed: int
 
 
@@ -151,19 +154,28 @@ async def _data(
     if asked.response_format == "b64_json":
         with writing:
             texts = await pictures.encode_text(result.images, asked.encoding)
-        return [{"b64_json": text, "seed": seed} for text, seed in zip(texts, seeds, strict=True)]
+        data = [{"b64_json": text, "seed": seed} for text, seed in zip(texts, seeds, strict=True)]
+        for each, text in zip(data, await latents.texts(result), strict=False):  # none where not asked for
+            each["latents"] = text
+        return data
     with writing:
         files = await pictures.encode(result.images, asked.encoding)
-    urls = await _keep(request, asked, files, facts.facts_of(result, writing.seconds))
-    return [{"url": url, "seed": seed} for url, seed in zip(urls, seeds, strict=True)]
+    return await _keep(request, asked, files, result, writing.seconds)
 
 
-async def _keep(request: Request, asked: Asked, files: Sequence[bytes], meta: dict[str, Any]) -> list[str]:
+async def _keep(
+    request: Request, asked: Asked, files: Sequence[bytes], result: GenerateResult, encode_s: float
+) -> list[dict[str, Any]]:
     """Whole addresses: their client hands them to whoever fetches pictures."""
     front = front_of(request)
-    kept = await asyncio.gather(*[front.outputs.keep(file, asked.encoding.format, meta) for file in files])
+    meta = facts.facts_of(result, encode_s)
+    kept = await keep(front, files, asked.encoding.format, result, meta)
     base = front.settings.public_url or f"{request.url.scheme}://{request.url.netloc}"
-    return [base + front.links.sign(output.image_path) for output in kept]
+    words = {"image_url": "url", "latents_url": "latents_url"}
+    return [
+        {"seed": each["seed"]} | {words[name]: base + each[name] for name in words if name in each}
+        for each in kept
+    ]
 
 
 async def _read_pictures(

@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from router.errors import RouterError
 from router.request import GenerateRequest
-from router.server import errors, facts, pictures, serving
+from router.server import errors, facts, latents, pictures, serving
 from router.server.exchange import exchange_of
 from router.server.openai_fields import Asked
 from router.server.stopwatch import Stopwatch
@@ -95,10 +95,13 @@ class _Writer:
         meta = facts.facts_of(result, writing.seconds)
         extras = {"usage": _NO_TOKENS, "without_effect": list(self._asked.without_effect), "meta": meta}
         seeds = [picture.seed for picture in result.pictures if picture.image is not None]
-        return [
-            _message(f"{self._kind}.completed", self._facts(size) | {"b64_json": text, "seed": seed} | extras)
-            for text, seed in zip(texts, seeds, strict=True)
+        more = await latents.texts(result)
+        data: list[dict[str, Any]] = [
+            {"b64_json": text, "seed": seed} for text, seed in zip(texts, seeds, strict=True)
         ]
+        if more:
+            data = [each | {"latents": text} for each, text in zip(data, more, strict=True)]
+        return [_message(f"{self._kind}.completed", self._facts(size) | each | extras) for each in data]
 
     def _facts(self, size: str) -> dict[str, Any]:
         return {

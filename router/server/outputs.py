@@ -31,9 +31,10 @@ class Output:
     id: str
     format: Format
     bytes: int
-    """Picture and facts together."""
+    """Picture, facts and latents together."""
     made_at: float
     """Seconds since the epoch."""
+    has_latents: bool = False
 
     @property
     def image_path(self) -> str:
@@ -43,6 +44,10 @@ class Output:
     def meta_path(self) -> str:
         return f"/outputs/metadata/{self.id}.json"
 
+    @property
+    def latents_path(self) -> str | None:
+        return f"/outputs/latents/{self.id}.safetensors" if self.has_latents else None
+
 
 class Outputs:
     """A folder that never grows beyond its limits. Ids from a request are only looked up, never opened."""
@@ -51,6 +56,7 @@ class Outputs:
         self, folder: Path, most_bytes: int, most_age_s: float, clock: WallClock = time.time
     ) -> None:
         self._images, self._metadata = folder / "images", folder / "metadata"
+        self._latents = folder / "latents"
         self._most_bytes = most_bytes
         self._most_age_s = most_age_s
         self._clock = clock
@@ -61,7 +67,7 @@ class Outputs:
     def open(self) -> None:
         """Make the folder and see what is in it. Blocks. Raises `ConfigError` where it cannot be written."""
         try:
-            for folder in (self._images, self._metadata):
+            for folder in (self._images, self._metadata, self._latents):
                 folder.mkdir(parents=True, exist_ok=True)
                 for rest in folder.glob(f"*{_UNFINISHED}"):  # of a process that was killed
                     rest.unlink(missing_ok=True)
@@ -74,12 +80,17 @@ class Outputs:
             self._add(output)
         _remove(self._take_excess())
 
-    async def keep(self, data: bytes, format: Format, meta: Mapping[str, Any]) -> Output:
-        """Write a picture and its facts, both or neither; what is too old or too much goes."""
+    async def keep(
+        self, data: bytes, format: Format, meta: Mapping[str, Any], latents: bytes | None = None
+    ) -> Output:
+        """Write a picture, its facts and its latents, all or nothing; what is too old or too much goes."""
         id = secrets.token_urlsafe(_ID_BYTES)
         text = json.dumps({"id": id, **meta}, ensure_ascii=False, indent=1).encode("utf-8", "replace")
-        output = Output(id, format, len(data) + len(text), self._clock())
+        size = len(data) + len(text) + len(latents or b"")
+        output = Output(id, format, size, self._clock(), latents is not None)
         files = {self._meta_file(output): text, self._image_file(output): data}
+        if latents is not None:
+            files = {self._latents_file(output): latents, **files}
         await asyncio.to_thread(_write, files)
         self._add(output)
         if excess := self._take_excess():
@@ -98,14 +109,18 @@ class Outputs:
     async def meta(self, output: Output) -> bytes | None:
         return await asyncio.to_thread(_read, self._meta_file(output))
 
+    async def latents(self, output: Output) -> bytes | None:
+        return await asyncio.to_thread(_read, self._latents_file(output))
+
     def _found(self) -> Iterable[Output]:
         for path in self._images.iterdir():
             if matched := _NAME.fullmatch(path.name):
                 facts = path.stat()
                 meta = self._metadata / f"{matched[1]}.json"
-                size = facts.st_size + (meta.stat().st_size if meta.exists() else 0)
+                latents = self._latents / f"{matched[1]}.safetensors"
+                size = facts.st_size + sum(file.stat().st_size for file in (meta, latents) if file.exists())
                 format = next(known for known in FORMATS if known == matched[2])
-                yield Output(matched[1], format, size, facts.st_mtime)
+                yield Output(matched[1], format, size, facts.st_mtime, latents.exists())
 
     def _add(self, output: Output) -> None:
         self._kept[output.id] = output
@@ -120,7 +135,7 @@ class Outputs:
                 break
             del self._kept[oldest.id]
             self._bytes -= oldest.bytes
-            files += [self._image_file(oldest), self._meta_file(oldest)]
+            files += [self._image_file(oldest), self._meta_file(oldest), self._latents_file(oldest)]
         return files
 
     def _is_old(self, output: Output) -> bool:
@@ -131,6 +146,9 @@ class Outputs:
 
     def _meta_file(self, output: Output) -> Path:
         return self._metadata / f"{output.id}.json"
+
+    def _latents_file(self, output: Output) -> Path:
+        return self._latents / f"{output.id}.safetensors"
 
 
 def _write(files: Mapping[Path, bytes]) -> None:

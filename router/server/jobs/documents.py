@@ -34,6 +34,8 @@ class PictureDocument(BaseModel):
     index: int
     seed: int
     image_url: str
+    latents_url: str | None = None
+    """Where `latents` were asked for."""
 
 
 class JobDocument(BaseModel):
@@ -128,8 +130,14 @@ def _images(job: Job, links: Links) -> list[PictureDocument]:
     if job.result is None:
         return []
     failed = {error["index"] for error in job.result["errors"]}
+    path, has_latents = f"/v1/jobs/{job.id}", "fingerprints" in job.result
     return [
-        PictureDocument(index=index, seed=seed, image_url=links.sign(f"/v1/jobs/{job.id}/images/{index}"))
+        PictureDocument(
+            index=index,
+            seed=seed,
+            image_url=links.sign(f"{path}/images/{index}"),
+            latents_url=links.sign(f"{path}/latents/{index}") if has_latents else None,
+        )
         for index, seed in enumerate(job.result["seeds"])
         if index not in failed
     ]

@@ -68,6 +68,11 @@ class Job:
         return self.state in UNFINISHED
 
 
+def latents_place(index: int) -> int:
+    """Where the latents of a picture lie among the files of a result: those from 0 on are the pictures."""
+    return -1 - index
+
+
 def read_row(row: Sequence[Any]) -> Job:
     """The job in a row of `COLUMNS`."""
     number, id, owner, state, starts, parameters, created_at, started_at, ended_at, result, error = row

@@ -12,7 +12,7 @@ from router.request import GenerateRequest
 from router.router import BackendRouter
 from router.server.jobs.errors import JobStoreError
 from router.server.jobs.feed import News, Progress
-from router.server.jobs.job import Draft, Job
+from router.server.jobs.job import Draft, Job, latents_place
 from router.server.jobs.limits import JobLimits
 from router.server.jobs.runner import OnResult, Runner
 from router.server.jobs.store import JobStore
@@ -81,6 +81,9 @@ class Jobs:
 
     async def picture(self, owner: str | None, id: str, place: int) -> bytes:
         return await self._store.ask(JobStore.result, owner, id, place)
+
+    async def latents(self, owner: str | None, id: str, place: int) -> bytes:
+        return await self._store.ask(JobStore.result, owner, id, latents_place(place))
 
     async def remove(self, owner: str, id: str) -> Job:
         """Cancel a job, which stays as cancelled, or forget one that has ended. It is as it was then."""

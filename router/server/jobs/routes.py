@@ -12,9 +12,10 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from router.errors import InvalidRequestError
 from router.images import Format
-from router.server import documents, picture_urls
+from router.server import documents, latents, picture_urls
 from router.server.access import LINK
 from router.server.body import read_json
+from router.server.earlier import in_our_names
 from router.server.errors import NotFoundError
 from router.server.exchange import exchange_of
 from router.server.front import Front, front_of
@@ -24,6 +25,7 @@ from router.server.jobs.feed import News
 from router.server.jobs.job import Job
 from router.server.native import NativeRequest
 from router.server.outputs import MEDIA_TYPES
+from router.server.words import in_words
 
 routes = APIRouter(tags=["jobs"])
 
@@ -60,13 +62,15 @@ async def submit(request: Request) -> Response:
     """Accept a job: it is on the disk when this answers, and survives whatever becomes of the service."""
     front, exchange = front_of(request), exchange_of(request)
     with front.at_work():
-        body, key = await read_json(request), request.headers.get("idempotency-key")
+        body, theirs = in_our_names(await read_json(request))
+        key = request.headers.get("idempotency-key")
         job, is_new = None, False
         if key is not None:
             claim = await asyncio.to_thread(submission.claim, exchange.key, body, key)
             job = await front.jobs.earlier(claim)
         if job is None:
-            job, is_new = await _accepted(front, exchange.key, body, key)
+            with in_words(theirs):
+                job, is_new = await _accepted(front, exchange.key, body, key)
     exchange.facts["job"] = job.id
     headers = {"Location": f"/v1/jobs/{job.id}"} | ({} if is_new else {"Idempotency-Replayed": "true"})
     return JSONResponse(_shown(front, job), 202, headers)
@@ -142,12 +146,21 @@ async def image(request: Request, id: str, index: str) -> Response:
     """A picture of the result."""
     front, reader = front_of(request), _reader(request)
     job = await front.jobs.find(reader, id)
-    if not (index.isascii() and index.isdigit() and len(index) < 10):
-        raise NotFoundError("That job has no such picture; its `images` lists those that it has.")
-    data = await front.jobs.picture(reader, id, int(index))
+    data = await front.jobs.picture(reader, id, _place(index))
     format: Format = job.parameters.get("output_format", "png")
     headers = {"Cache-Control": f"private, max-age={_KEPT_S}, immutable"}
     return Response(data, headers=headers, media_type=MEDIA_TYPES[format])
+
+
+@routes.get(
+    "/v1/jobs/{id}/latents/{index}",
+    responses={**latents.REPLY, **documents.errors(401, 403, 404, 503)},
+    response_class=Response,
+)
+async def picture_latents(request: Request, id: str, index: str) -> Response:
+    """The latents of a picture of the result, for a job that asked for them."""
+    data = await front_of(request).jobs.latents(_reader(request), id, _place(index))
+    return Response(data, headers=latents.HEADERS, media_type=latents.MEDIA_TYPE)
 
 
 async def _told(front: Front, id: str, news: AsyncGenerator[News]) -> AsyncIterator[bytes]:
@@ -184,6 +197,12 @@ def _reader(request: Request) -> str | None:
 
 def _shown(front: Front, job: Job) -> dict[str, Any]:
     return document(job, front.jobs.progress(job), front.links).model_dump(mode="json")
+
+
+def _place(index: str) -> int:
+    if not (index.isascii() and index.isdigit() and len(index) < 10):
+        raise NotFoundError("That job has no such picture; its `images` lists those that it has.")
+    return int(index)
 
 
 def _limit(given: str | None) -> int:

@@ -14,7 +14,7 @@ from router.router import BackendRouter
 from router.server import facts, latents, pictures
 from router.server.errors import UNKNOWN_RETRY_S
 from router.server.jobs.feed import Feed, Progress
-from router.server.jobs.job import Job
+from router.server.jobs.job import Job, latents_place
 from router.server.jobs.limits import JobLimits
 from router.server.jobs.store import JobStore
 from router.server.jobs.store_thread import StoreThread
@@ -186,8 +186,9 @@ class Runner:
         meta = facts.facts_of(result, writing.seconds)
         places = [picture.index for picture in result.pictures if picture.image is not None]
         kept = dict(zip(places, files, strict=True))
-        beside = dict(zip(places, latents.files(result), strict=True))
-        ended = await self._store.ask(JobStore.finish, job.id, meta, kept, beside)
+        found = zip(places, latents.files(result), strict=True)
+        kept |= {latents_place(index): data for index, data in found if data is not None}
+        ended = await self._store.ask(JobStore.finish, job.id, meta, kept)
         if ended is not None:
             self._end(ended)
             self._on_result(result)

@@ -86,7 +86,7 @@ class JobStore:
         return jobs[:limit], len(jobs) > limit
 
     def result(self, owner: str | None, id: str, place: int) -> bytes:
-        """The file of one picture. Raises `NotFoundError`."""
+        """The file of one picture, or of the latents at `latents_place`. Raises `NotFoundError`."""
         with self._reading():
             job = self._owned(owner, id)
             found = self._pictures(job.number, "AND role = ? AND place = ?", RESULT, place)
