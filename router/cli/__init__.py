@@ -21,6 +21,7 @@ from router.cli.failures import EXIT_CODES, UsageError, fail
 from router.cli.generate import generate
 from router.cli.models import models
 from router.cli.serve import serve
+from router.cli.top import top
 
 app = typer.Typer(
     name="triptych",
@@ -53,7 +54,7 @@ def _options(
     ctx.obj = config
 
 
-for _command in (generate, explain, models, backends, check, serve):
+for _command in (generate, explain, models, backends, check, serve, top):
     app.command(epilog=EXIT_CODES)(_command)
 for _command in (tensorrt, triton):
     export_app.command(epilog=EXIT_CODES)(_command)

@@ -7,7 +7,6 @@ from importlib.metadata import version
 from typing import Any
 
 from fastapi import APIRouter, Request
-from pydantic import BaseModel
 from starlette.responses import JSONResponse, Response
 
 from router.errors import InvalidRequestError
@@ -15,6 +14,7 @@ from router.record import facts_of
 from router.router import BackendRouter
 from router.server.documents import errors
 from router.server.front import front_of
+from router.server.stand import InstanceState, LaneState, Records, Statistics
 from router.statistics import InstanceStatus
 
 routes = APIRouter(tags=["operation"])
@@ -24,96 +24,6 @@ _NUMBER = {"type": "integer", "minimum": 1, "maximum": _MOST}
 _LIMIT = {
     "parameters": [{"name": "limit", "in": "query", "description": "The newest so many.", "schema": _NUMBER}]
 }
-
-
-class InstanceState(BaseModel):
-    name: str
-    model: str
-    backend: str
-    device: str
-    state: str
-    breaker: str
-    error: str
-    """Why it cannot be used now; empty if it can."""
-    running: int
-    waiting: int
-    served: int
-    failed: int
-    request_s: float | None
-    """Measured seconds of one request."""
-
-
-class LaneState(BaseModel):
-    name: str
-    ticks: int
-    rows: int
-    occupancy: float
-    """Mean rows of a tick."""
-    busy_s: float
-    running: int
-    waiting: int
-    lost: str
-    """Why its device takes no more work; empty while it does."""
-
-
-class DeviceState(BaseModel):
-    name: str
-    promised_bytes: int
-    budget_bytes: int | None
-    """What may be promised; `null` is unlimited."""
-
-
-class Statistics(BaseModel):
-    version: str
-    at: float
-    """Seconds since the epoch, as of all times here."""
-    started_at: float
-    running: int
-    served: int
-    failed: int
-    cancelled: int
-    jobs_waiting: int
-    jobs_running: int
-    instances: list[InstanceState]
-    lanes: list[LaneState]
-    devices: list[DeviceState]
-
-
-class RecordDocument(BaseModel):
-    """One request. There is no prompt and no picture in it."""
-
-    request_id: str
-    began_at: float
-    code: str
-    """Empty if it was served, else that of its error."""
-    model: str
-    task: str
-    mode: str
-    instance: str
-    backend: str
-    attempts: int
-    height: int | None
-    width: int | None
-    steps: int | None
-    pictures: int
-    ticks: int
-    rows: int
-    workspace_bytes: int
-    peak_bytes: int | None
-    seconds: float
-    route_s: float
-    enhance_s: float
-    queued_s: float
-    load_s: float
-    generate_s: float
-    similarity: float | None
-    warnings: list[str]
-    notes: list[str]
-
-
-class Records(BaseModel):
-    records: list[RecordDocument]
-    """The newest first."""
 
 
 @routes.get("/api/v1/statistics", response_model=Statistics, responses=errors(401))
