@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from router.errors import RequestCancelledError, RouterError
 from router.events import follow
+from router.record import Record
 from router.request import GenerateRequest
 from router.router import BackendRouter
 from router.statistics import RouterStatistics
@@ -42,13 +43,16 @@ class DefaultRouter:
     def statistics(self) -> RouterStatistics | None:
         return self._router.statistics() if self._router else None
 
+    def records(self) -> tuple[Record, ...]:
+        return self._router.records() if self._router else ()
+
     def close(self) -> None:
         """Stop what runs, unload everything and end the thread. The next request starts anew."""
         self._end(self._leave())
 
     def close_at_exit(self) -> None:
         """Stop what runs. Nothing is unloaded: the process ends, and no thread can be had for it."""
-        self._end(self._stop())
+        self._end(self._stop_for_good())
 
     async def _generate(
         self, request: GenerateRequest | None, fields: Mapping[str, Any], on_event: OnEvent
@@ -74,6 +78,11 @@ class DefaultRouter:
     async def _stop(self) -> None:
         if self._router is not None:
             await self._router.cancel_requests()
+
+    async def _stop_for_good(self) -> None:
+        await self._stop()
+        if self._router is not None and self._router.trace is not None:
+            self._router.trace.write()
 
     async def _leave(self) -> None:
         await self._stop()
@@ -160,6 +169,11 @@ def generate_sync(request: GenerateRequest | None = None, /, **fields: Any) -> G
 def statistics() -> RouterStatistics | None:
     """Those of the default router; `None` while there is none."""
     return _DEFAULT.statistics()
+
+
+def records() -> tuple[Record, ...]:
+    """How the newest requests to the default router went, the newest first; see `BackendRouter.records`."""
+    return _DEFAULT.records()
 
 
 def close() -> None:

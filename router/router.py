@@ -33,6 +33,7 @@ from router.request import GenerateRequest
 from router.routing import Route, choose_route
 from router.served_model import ServedModel
 from router.statistics import InstanceStatus, RouterStatistics
+from router.trace import Trace
 from router.types import Event, Generated, GenerateResult, OnEvent, ignore_event
 
 
@@ -161,6 +162,11 @@ class BackendRouter:
             warnings=dict(self._recorder.warned),
             enhancements=self._enhancements.statistics(),
         )
+
+    @property
+    def trace(self) -> Trace | None:
+        """The timeline that is written when the router is left, if there is to be one."""
+        return self._recorder.trace
 
     def records(self) -> tuple[Record, ...]:
         """How the newest requests went, the newest first; `watch.records` of them are kept."""

@@ -18,6 +18,7 @@ from router.cli.files import check_output, choose_output, format_of, numbered, w
 from router.cli.options import AsJson, Asked, asking, parameters_of
 from router.cli.output import print_json, print_line, print_note
 from router.cli.progress import Show, add_bar, progress_bars
+from router.cli.tracing import TraceFile, note_trace, traced
 from router.config import RouterConfig
 from router.contact_sheet import contact_sheet
 from router.errors import InvalidRequestError, RouterError
@@ -48,7 +49,13 @@ class Made:
 
 
 @asking
-def generate(ctx: typer.Context, asked: Asked, output: Output = None, as_json: AsJson = False) -> None:
+def generate(
+    ctx: typer.Context,
+    asked: Asked,
+    output: Output = None,
+    trace: TraceFile = None,
+    as_json: AsJson = False,
+) -> None:
     """Make pictures of one or several prompts.
 
     Several pictures are saved as FILE-1, FILE-2, ... beside a sheet of them all in FILE. Each file
@@ -57,7 +64,8 @@ def generate(ctx: typer.Context, asked: Asked, output: Output = None, as_json: A
     with reported(as_json):
         check_output(output)
         requests = asked.requests()
-        outcomes = asyncio.run(_run(load_config(ctx.obj), requests, quiet=as_json))
+        config = traced(load_config(ctx.obj), trace)
+        outcomes = asyncio.run(_run(config, requests, quiet=as_json))
         results = [outcome for outcome in outcomes if isinstance(outcome, GenerateResult)]
         errors = [outcome for outcome in outcomes if isinstance(outcome, RouterError)]
         if not results:
@@ -81,7 +89,10 @@ async def _run(
                 async with turn:  # the router's queue is for others than ourselves
                     return await _follow(router, request, show)
 
-            return await asyncio.gather(*(follow(request, add_bar(bars, request)) for request in requests))
+            running = [follow(request, add_bar(bars, request)) for request in requests]
+            outcomes = await asyncio.gather(*running)
+    note_trace(router)
+    return outcomes
 
 
 async def _follow(

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from router.cli.failures import reported
+from router.cli.tracing import TraceFile, traced
 from router.errors import ConfigError
 from router.router import BackendRouter
 from router.settings import load_config
@@ -20,6 +21,7 @@ def serve(
     port: Annotated[
         int | None, typer.Option(min=0, max=65535, help="Instead of `server.port`; 0 takes a free one.")
     ] = None,
+    trace: TraceFile = None,
 ) -> None:
     """Serve pictures over HTTP: OpenAI's Images API, the native API, health and metrics.
 
@@ -39,4 +41,4 @@ def serve(
         given = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
         settings = load_server_settings(ctx.obj, given=given)
         log.set_up(settings.log)
-        run.run(BackendRouter(load_config(ctx.obj)), settings)
+        run.run(BackendRouter(traced(load_config(ctx.obj), trace)), settings)
