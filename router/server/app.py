@@ -16,10 +16,10 @@ from router.router import BackendRouter
 from router.server import (
     capabilities,
     errors,
-    latents,
     native,
     openai,
     operation,
+    output_routes,
     page,
     picture_urls,
     sizes,
@@ -44,7 +44,7 @@ from router.server.state import StateFolder
 _JOBS_FILE = "jobs.sqlite"
 
 # A new wire form is one more module with `routes`.
-_FORMS = (native, latents, openai, jobs_routes, capabilities, sizes, operation, watching, page)
+_FORMS = (native, output_routes, openai, jobs_routes, capabilities, sizes, operation, watching, page)
 
 
 def create_app(router: BackendRouter, settings: ServerSettings) -> FastAPI:

@@ -5,35 +5,12 @@ from __future__ import annotations
 import asyncio
 import base64
 
-from fastapi import APIRouter, Request
-from starlette.responses import Response
-
-from router.server import documents
-from router.server.errors import NotFoundError
-from router.server.front import front_of
+from router.server.documents import file_reply
 from router.types import GenerateResult
 
-routes = APIRouter(tags=["native"])
-
 MEDIA_TYPE = "application/octet-stream"
-HEADERS = {"Cache-Control": "private, max-age=3600, immutable"}
 ENDING = ".safetensors"
-REPLY = documents.file_reply("A safetensors file with one tensor, `latents`.", MEDIA_TYPE)
-
-
-@routes.get(
-    "/outputs/latents/{name}",
-    responses={**REPLY, **documents.errors(401, 403, 404)},
-    response_class=Response,
-)
-async def output_latents(request: Request, name: str) -> Response:
-    """The latents of a kept picture that was asked for with them, with the key or by their signed link."""
-    outputs = front_of(request).outputs
-    output = outputs.find(name.removesuffix(ENDING)) if name.endswith(ENDING) else None
-    data = await outputs.latents(output) if output is not None and output.has_latents else None
-    if data is None:
-        raise NotFoundError("There are no such latents; they were not asked for, or were removed since.")
-    return Response(data, headers=HEADERS, media_type=MEDIA_TYPE)
+REPLY = file_reply("A safetensors file with one tensor, `latents`.", MEDIA_TYPE)
 
 
 def files(result: GenerateResult) -> list[bytes | None]:

@@ -16,7 +16,7 @@ from router.request import GenerateRequest
 from router.server import documents, facts, latents, picture_urls, pictures, serving
 from router.server.body import read_json
 from router.server.earlier import Earlier, in_our_names
-from router.server.errors import NotFoundError, body_of
+from router.server.errors import body_of
 from router.server.front import Front, front_of
 from router.server.outputs import MEDIA_TYPES, Output
 from router.server.pictures import Encoding
@@ -28,7 +28,6 @@ routes = APIRouter(tags=["native"])
 
 _REFUSALS = documents.errors(400, 401, 403, 404, 413, 415, 429, 502, 503, 504)
 _SIDES = ("height", "width")
-_KEPT_S = 3600
 
 
 class Written(BaseModel):
@@ -165,38 +164,6 @@ async def explain(request: Request) -> Response:
     )
 
 
-@routes.get(
-    "/outputs/images/{name}",
-    responses={**documents.picture_reply("The picture's bytes."), **documents.errors(401, 403, 404)},
-    response_class=Response,
-)
-async def output_image(request: Request, name: str) -> Response:
-    """A kept picture, with the key or by its signed link."""
-    id, _, ending = name.partition(".")
-    output = front_of(request).outputs.find(id)
-    data = None
-    if output is not None and output.format == ending:
-        data = await front_of(request).outputs.image(output)
-    if output is None or data is None:
-        raise NotFoundError("There is no such picture; it was never made, or was removed since.")
-    return Response(data, headers=_cached(), media_type=MEDIA_TYPES[output.format])
-
-
-@routes.get(
-    "/outputs/metadata/{name}",
-    response_model=dict[str, Any],
-    responses=documents.errors(401, 403, 404),
-)
-async def output_meta(request: Request, name: str) -> Response:
-    """The facts of a kept picture, with the key or by their signed link."""
-    outputs = front_of(request).outputs
-    output = outputs.find(name.removesuffix(".json")) if name.endswith(".json") else None
-    data = None if output is None else await outputs.meta(output)
-    if data is None:
-        raise NotFoundError("There are no such facts; the picture was never made, or was removed since.")
-    return Response(data, headers=_cached(), media_type="application/json")
-
-
 async def as_bytes(front: Front, result: GenerateResult, encoding: Encoding) -> Response:
     """The one picture's file, with the facts in the headers, and where its latents are kept."""
     with Stopwatch() as writing:
@@ -268,8 +235,3 @@ def _kept(front: Front, output: Output, seed: int) -> dict[str, Any]:
         **({"latents_url": sign(output.latents_path)} if output.latents_path else {}),
         "seed": seed,
     }
-
-
-def _cached() -> dict[str, str]:
-    """Kept pictures never change; only the browser may keep them, as the link may be signed."""
-    return {"Cache-Control": f"private, max-age={_KEPT_S}, immutable"}

@@ -24,6 +24,7 @@ from router.server.jobs.documents import LAST_EVENT, JobDocument, JobPage, docum
 from router.server.jobs.feed import News
 from router.server.jobs.job import Job
 from router.server.native import NativeRequest
+from router.server.output_routes import CACHED
 from router.server.outputs import MEDIA_TYPES
 from router.server.words import in_words
 
@@ -34,7 +35,6 @@ _PAGE = 20
 _PING_S = 15.0
 _PING = b": still here\n\n"
 _HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-_KEPT_S = 3600
 _IDEMPOTENCY = {
     "name": "Idempotency-Key",
     "in": "header",
@@ -148,8 +148,7 @@ async def image(request: Request, id: str, index: str) -> Response:
     job = await front.jobs.find(reader, id)
     data = await front.jobs.picture(reader, id, _place(index))
     format: Format = job.parameters.get("output_format", "png")
-    headers = {"Cache-Control": f"private, max-age={_KEPT_S}, immutable"}
-    return Response(data, headers=headers, media_type=MEDIA_TYPES[format])
+    return Response(data, headers=CACHED, media_type=MEDIA_TYPES[format])
 
 
 @routes.get(
@@ -160,7 +159,7 @@ async def image(request: Request, id: str, index: str) -> Response:
 async def picture_latents(request: Request, id: str, index: str) -> Response:
     """The latents of a picture of the result, for a job that asked for them."""
     data = await front_of(request).jobs.latents(_reader(request), id, _place(index))
-    return Response(data, headers=latents.HEADERS, media_type=latents.MEDIA_TYPE)
+    return Response(data, headers=CACHED, media_type=latents.MEDIA_TYPE)
 
 
 async def _told(front: Front, id: str, news: AsyncGenerator[News]) -> AsyncIterator[bytes]:
