@@ -9,22 +9,15 @@ import diffusers
 import torch
 
 from backends import _tasks
+from backends._footprint import MemorySettings, footprint
 from backends._gather import BATCHED
 from router.capabilities import Capabilities, Defaults
 from router.errors import LoadError
 from router.geometry import Geometry
 from router.model_folder import ModelFolder
-from router.footprint import Footprint
 
 MOST_ROWS = 16
 """Eight guided pictures. On two CPU cores 16 rows measured better than 8 and 12 (scripts/bench_lane)."""
-
-_ROW_BYTES_PER_CHANNEL = 0.8
-"""Workspace per row, pixel, first-block channel and byte of dtype. SDXL (320 channels, float16) needs
-about 1 GB for a guided 1-megapixel picture, which is two rows: 1e9 / 1e6 / 2 / 320 / 2."""
-
-_DECODE_TENSORS = 4
-"""Full-resolution tensors alive at once in the last block of a VAE decoder."""
 
 
 def capabilities(
@@ -32,7 +25,7 @@ def capabilities(
     device: str,
     dtype: torch.dtype,
     *,
-    vae_tiling: bool = False,
+    memory: MemorySettings = MemorySettings(),
     notes: tuple[str, ...] = (),
 ) -> Capabilities:
     """What an instance of this folder can do on this device. Loads nothing."""
@@ -48,7 +41,7 @@ def capabilities(
         defaults=Defaults(
             geometry.height, geometry.width, *_default_steps_and_guidance(parameters, denoiser)
         ),
-        footprint=_footprint(folder, vae, denoiser, dtype, vae_tiling),
+        footprint=footprint(folder, dtype, memory),
         device=device,
         dtype=str(dtype).removeprefix("torch."),
         size_multiple=geometry.size_multiple,
@@ -69,8 +62,8 @@ def row_limit(found: Capabilities) -> int:
     if found.device_memory_bytes is None:
         return MOST_ROWS
     free_bytes = found.device_memory_bytes - found.footprint.weights_bytes
-    row_bytes = found.footprint.row_bytes_per_pixel * found.defaults.height * found.defaults.width
-    return max(1, min(MOST_ROWS, free_bytes // row_bytes))
+    pixels = found.defaults.height * found.defaults.width
+    return min(MOST_ROWS, found.footprint.rows_within(free_bytes, pixels))
 
 
 def _pipeline_class(folder: ModelFolder) -> Any:
@@ -101,24 +94,6 @@ def _scheduler(folder: ModelFolder) -> Any:
             f"The model's scheduler class {name!r} is not one of diffusers {diffusers.__version__}."
         )
     return kind.from_config(config)
-
-
-def _footprint(
-    folder: ModelFolder,
-    vae: dict[str, Any],
-    denoiser: dict[str, Any],
-    dtype: torch.dtype,
-    vae_tiling: bool,
-) -> Footprint:
-    item = dtype.itemsize
-    channels = denoiser.get("block_out_channels", [320])[0]
-    decoder_channels = vae.get("block_out_channels", [128])[:2][-1]
-    decode = _DECODE_TENSORS * decoder_channels * (4 if vae.get("force_upcast") else item)
-    return Footprint(
-        weights_bytes=folder.parameters() * item,
-        row_bytes_per_pixel=max(1, int(_ROW_BYTES_PER_CHANNEL * channels * item)),
-        decode_bytes_per_pixel=0 if vae_tiling else decode,
-    )
 
 
 def _device_memory_bytes(device: str) -> int | None:

@@ -10,7 +10,7 @@ import diffusers
 import torch
 from pydantic import Field
 
-from backends import _describe, _shipped, _single_file, _speed, _tasks
+from backends import _attention, _describe, _shipped, _single_file, _speed, _tasks, _vae
 from backends._adapters import Adapters
 from backends._compiled import Compiled
 from backends._device import device_of, torch_device
@@ -22,6 +22,7 @@ from backends._pipeline import PipelineBackend
 from backends._quiet import quiet
 from backends._speed import SpeedOptions
 from backends._stand_in import MakesCalls
+from backends._vae import DTYPES, VaeOptions
 from backends._warm_up import warm_up
 from router.backend import Lanes
 from router.capabilities import Capabilities
@@ -34,16 +35,12 @@ from router.request import GenerateRequest
 from router.single_file import SingleFile, open_model
 from router.types import Generated, OnEvent
 
-DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
-
-class DiffusersOptions(SpeedOptions):
+class DiffusersOptions(SpeedOptions, VaeOptions):
     """The settings of a Diffusers instance. What the pipeline or the machine has not is refused."""
 
     attention: str = "auto"
     """`auto`, `slicing`, or an attention back end's name as Diffusers knows it (`native`, `flash`, ...)."""
-    vae_tiling: bool = False
-    vae_slicing: bool = False
     offload: Literal["none", "model", "sequential"] = "none"
     """Moves modules to the accelerator only while they run. Then one picture at a time."""
     text_length: int | None = Field(default=None, ge=1, le=512)
@@ -103,16 +100,22 @@ class DiffusersBackend(PipelineBackend):
             return await super().generate(request, on_event, deadline_s)
 
     def _describe(self, device: str, dtype: torch.dtype) -> Capabilities:
-        self._folder = open_model(self._find(), self.name, self.options.config)
+        self._folder = open_model(self._find(), self.name, self.options.config, self.options.vae)
         self._folder.check()
+        _vae.check(self.options, self._folder, self.name)
         self._device, self._dtype = torch_device(device), dtype
+        is_unet = "unet" in self._folder.components()
+        self._attention = _attention.choose(self.options.attention, device, self.name, unet=is_unet)
         found = _describe.capabilities(
             self._folder,
             device,
             dtype,
             memory=self._memory_settings(),
-            notes=(*_notes(self.options), *self._folder.notes()),
+            notes=(self._attention.note, *_notes(self.options), *self._folder.notes()),
         )
+        pictures = self.decode_row_limit
+        self._vae = _vae.plan(self.options, self._folder, found, dtype, pictures)
+        found = _vae.planned(found, self._vae, self._folder, pictures)
         self.row_limit = self._instance.row_limit or _describe.row_limit(found)
         self._check_text_length(found.pipeline)
         self._own_size = found.defaults.height, found.defaults.width
@@ -121,8 +124,8 @@ class DiffusersBackend(PipelineBackend):
     def _memory_settings(self) -> MemorySettings:
         return MemorySettings(
             offload=self.options.offload,
-            vae_tiling=self.options.vae_tiling,
-            decode_limit=1 if self.options.vae_slicing else self.decode_row_limit,
+            vae_tiling=self.options.vae_tiling is True,
+            decode_limit=self.decode_row_limit,
         )
 
     def _check_text_length(self, pipeline: str) -> None:
@@ -170,21 +173,22 @@ class DiffusersBackend(PipelineBackend):
     def read(self) -> Any:
         assert self._folder is not None
         self._folder.check()
+        given = {"vae": _vae.read(self._folder, self._vae.dtype)} if self._folder.vae else {}
         if isinstance(self._folder, SingleFile):
-            return _single_file.read_pipeline(self._folder, self._dtype)
+            return _single_file.read_pipeline(self._folder, self._dtype, given)
+        dtypes = {"vae": self._vae.dtype, "default": self._dtype}
         with quiet():
             return diffusers.DiffusionPipeline.from_pretrained(  # type: ignore[no-untyped-call]
-                self._folder.folder, dtype=self._dtype, use_safetensors=True, local_files_only=True
+                self._folder.folder, dtype=dtypes, use_safetensors=True, local_files_only=True, **given
             )
 
     # On the lane's thread.
 
     def place(self, pipeline: Any) -> None:
-        self._set_attention(pipeline)
-        if self.options.vae_tiling:
-            pipeline.vae.enable_tiling()
-        if self.options.vae_slicing:
-            pipeline.vae.enable_slicing()
+        _attention.apply(self._attention, pipeline, self.name)
+        _vae.apply(self._vae, pipeline)
+        if self._vae.is_own and self._device != "mps":
+            _vae.keep_in(self._vae.dtype, pipeline)
         if self.options.offload == "model":
             pipeline.enable_model_cpu_offload(device=self._device)
         elif self.options.offload == "sequential":
@@ -213,20 +217,6 @@ class DiffusersBackend(PipelineBackend):
         for each in self._compiled.values():
             each.warming = False
 
-    def _set_attention(self, pipeline: Any) -> None:
-        attention = self.options.attention
-        if attention == "slicing":
-            pipeline.enable_attention_slicing()
-        elif attention != "auto":
-            denoiser = getattr(pipeline, "unet", None) or pipeline.transformer
-            try:
-                denoiser.set_attention_backend(attention)
-            except (ValueError, RuntimeError, ImportError, AttributeError) as exc:
-                raise ConfigError(
-                    f"{self.name}: option `attention` is {attention!r}, which this model or machine has not;"
-                    " use `auto`."
-                ) from exc
-
 
 def _dtype(instance: InstanceConfig, device: str) -> torch.dtype:
     name = instance.dtype
@@ -249,7 +239,7 @@ def _checked(options: DiffusersOptions, instance: InstanceConfig) -> DiffusersOp
 
 def _notes(options: DiffusersOptions) -> tuple[str, ...]:
     """What an operator should see of the settings."""
-    notes = [f"attention {options.attention}", *_speed.notes(options)]
+    notes = [*_speed.notes(options)]
     if options.offload != "none":
         notes.append(f"offload {options.offload}: one picture at a time")
     return tuple(notes)

@@ -12,6 +12,7 @@ from router.config import InstanceConfig, ModelConfig, RouterConfig
 from router.errors import DeadlineExceededError, ModelNotFoundError
 from router.instance import Instance
 from router.lane import Lane
+from router.measured import MeasuredStore
 from router.memory import MemoryLedger
 from router.served_model import ServedModel
 from router.trace import Trace
@@ -37,6 +38,7 @@ class Catalogue:
         self._trace = trace
         self._importing = asyncio.Lock()
         self._threads = _threads_of_a_cpu_lane(config)
+        self._measured = MeasuredStore(config.memory.cache)
         self.lanes: dict[str, Lane] = {}
         self.models: Mapping[str, ServedModel] = {model.name: self._served(model) for model in config.models}
         self.instances: Mapping[str, Instance] = {
@@ -51,9 +53,10 @@ class Catalogue:
         return model
 
     async def close(self) -> None:
-        """Stop probing and end the threads of the lanes."""
+        """Stop probing, keep what was measured, and end the threads of the lanes."""
         for instance in self.instances.values():
             instance.stop_probe()
+        await self._measured.close()
         for lane in self.lanes.values():
             await asyncio.to_thread(lane.close)
 
@@ -68,6 +71,7 @@ class Catalogue:
             self._make_backend,
             device_memory=self._config.device_memory,
             on_probed=self._on_probed,
+            measured=self._measured,
         )
 
     async def _make_backend(self, config: InstanceConfig) -> Backend:

@@ -71,6 +71,8 @@ class InstanceConfig(_Frozen):
     """`float32`, `float16`, `bfloat16`; `auto` is right for device and model family."""
     row_limit: _Count | None = None
     """Most rows in one run; `None` is 16, or what the device's memory holds."""
+    resident: bool = False
+    """Loaded when the service starts, and never unloaded to make room or for being idle."""
     lora_folders: tuple[str, ...] = ()
     """Folders of LoRAs; empty is the model's, or the file's own."""
     options: dict[str, Any] = Field(default_factory=dict)
@@ -114,6 +116,15 @@ class WatchConfig(_Frozen):
     """File for the timeline of the lanes, written at the end; see `router.trace`."""
 
 
+class MemoryConfig(_Frozen):
+    """How long models stay loaded, and where measured bytes are kept."""
+
+    idle_unload_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    """Seconds without a request after which an instance is unloaded; `None` is never."""
+    cache: Path | None = None
+    """Folder for what was measured of models on this machine; `None` keeps nothing."""
+
+
 class RouterConfig(_Frozen):
     """Everything a `BackendRouter` is made of."""
 
@@ -122,6 +133,7 @@ class RouterConfig(_Frozen):
     limits: Limits = Limits()
     breaker: BreakerConfig = BreakerConfig()
     watch: WatchConfig = WatchConfig()
+    memory: MemoryConfig = MemoryConfig()
     enhance: EnhanceConfig | None = None
     """Who makes fuller prompts; `None` is nobody."""
     deadline_s: Annotated[float, Field(gt=0)] | None = None

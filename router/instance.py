@@ -21,6 +21,9 @@ from router.errors import (
     LoadError,
     RouterError,
 )
+from router.footprint import Workspace
+from router.measured import MeasuredStore
+from router.measurements import Measurements
 from router.model_files import ModelFiles
 from router.reload import Reload
 from router.request import GenerateRequest
@@ -45,6 +48,7 @@ class Instance:
         *,
         device_memory: Mapping[str, int],
         on_probed: Callable[[Instance], None],
+        measured: MeasuredStore | None = None,
     ) -> None:
         self.model = model
         self.name = config.name
@@ -56,6 +60,7 @@ class Instance:
         self._make_backend = make_backend
         self._device_memory = device_memory
         self._on_probed = on_probed
+        self.measurements = Measurements(measured or MeasuredStore(None))
         self._backend: Backend | None = None
         self._probing: asyncio.Task[None] | None = None
         self._files = ModelFiles.of(config.source)
@@ -130,6 +135,8 @@ class Instance:
     ) -> Generated:
         with _Edge(self.name, GenerateError, (request.prompt, request.negative_prompt)):
             generated = await self._made().generate(request, on_event, deadline_s)
+        if generated.workspace is not None:
+            self._learn(generated.workspace)
         if not any([picture.image for picture in generated.pictures]):
             errors = [picture.error for picture in generated.pictures if picture.error is not None]
             raise errors[0] if errors else GenerateError("It made no picture.", instance=self.name)
@@ -152,17 +159,27 @@ class Instance:
             self.error = exc
             self.breaker.trip(str(exc))
         else:
-            self.capabilities = self._within_budget(capabilities)
+            self.capabilities = await self.measurements.recall(self._within_limits(capabilities))
             self.error = None
             self.breaker.probe_succeeded()
         finally:
             self._probing = None
         self._on_probed(self)
 
-    def _within_budget(self, capabilities: Capabilities) -> Capabilities:
-        """A configured budget takes the place of what the device has."""
+    def _within_limits(self, capabilities: Capabilities) -> Capabilities:
+        """A configured budget takes the place of what the device has, and so does a configured row limit."""
         budget = self._device_memory.get(capabilities.device, capabilities.device_memory_bytes)
-        return dataclasses.replace(capabilities, device_memory_bytes=budget)
+        footprint = capabilities.footprint
+        if self.config.row_limit is not None:
+            footprint = dataclasses.replace(footprint, row_limit=self.config.row_limit)
+        return dataclasses.replace(capabilities, device_memory_bytes=budget, footprint=footprint)
+
+    def _learn(self, workspace: Workspace) -> None:
+        """What a run has shown of the memory that runs need counts from the next request on."""
+        assert self.capabilities is not None
+        before, self.capabilities = self.capabilities, self.measurements.learn(self.capabilities, workspace)
+        if self.capabilities is not before:
+            self._on_probed(self)
 
     async def _answer(self, backend: Backend) -> Capabilities:
         try:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from router.pool import Pool
 
 _STAGES = ("queued", "load", "generate")
+_LOADING_EVERY_S = 1.0
 
 
 class Lease:
@@ -51,9 +52,9 @@ class Lease:
         self.work = rows * steps_of(request)
         """Rows times steps, the unit of `Pace.work_s`."""
         self.bytes = bytes
-        """Workspace: promised from admission to the end."""
+        """Workspace that it needs where it runs alone."""
         self.device = ""
-        """Where they are promised."""
+        """Where it runs."""
         self.arrival = 0
         self.overtaken = 0
         """How many younger requests were admitted while this one waited for bytes."""
@@ -157,9 +158,15 @@ class Lease:
         await self._turn
 
     async def _wait_for_load(self) -> None:
-        """Shielded: whoever gives up waiting does not stop the load that others wait for."""
-        assert self.slot.loading is not None
-        self._on_event(Loading(self.slot.name))
-        error = await asyncio.shield(self.slot.loading)
-        if error is not None:
+        """Whoever gives up waiting does not stop the load that others wait for."""
+        loading = self.slot.loading
+        assert loading is not None
+        while not loading.done():
+            self._on_event(self._loading())
+            await asyncio.wait([loading], timeout=_LOADING_EVERY_S)
+        if (error := loading.result()) is not None:
             raise error
+
+    def _loading(self) -> Loading:
+        elapsed_s = round(self._pool.clock() - self.slot.load_began, 1)
+        return Loading(self.slot.name, elapsed_s, self.slot.instance.measurements.load_s)

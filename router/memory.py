@@ -65,3 +65,38 @@ class MemoryLedger:
         budget = self._budgets.get(device)
         of = "unlimited" if budget is None else f"{budget:,}"
         return f"{device}: {self.promised_bytes(device):,} of {of} bytes"
+
+
+class Holding:
+    """Bytes promised on one device for one purpose, which grow and shrink."""
+
+    __slots__ = ("_ledger", "bytes", "device")
+
+    def __init__(self, ledger: MemoryLedger) -> None:
+        self._ledger = ledger
+        self.bytes = 0
+        self.device = ""
+        """Where they are promised; empty while none are."""
+
+    def growth_bytes(self, device: str, bytes: int) -> int:
+        """How many more there must be to hold so many on this device."""
+        return max(0, bytes - self.bytes) if device == self.device else bytes
+
+    def resize(self, device: str, bytes: int) -> bool:
+        """Hold so many on this device if they fit; else all stays as it is."""
+        if not self._ledger.promise(device, self.growth_bytes(device, bytes)):
+            return False
+        self.shrink(bytes if device == self.device else 0)
+        self.bytes, self.device = bytes, device
+        return True
+
+    def shrink(self, bytes: int = 0) -> None:
+        """Give back all that is more than this."""
+        if bytes < self.bytes:
+            self._ledger.release(self.device, self.bytes - bytes)
+            self.bytes = bytes
+        if not self.bytes:
+            self.device = ""
+
+    def __repr__(self) -> str:
+        return f"<Holding of {self.bytes:,} bytes on {self.device or 'no device'}>"

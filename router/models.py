@@ -18,7 +18,7 @@ from router.registry import check_name
 from router.variables import Variables
 
 SHIPPED_SOURCE = f"shipped:{SHIPPED_MODEL}"
-SHIPPED_DEFAULTS = ModelDefaults(num_inference_steps=20, guidance_scale=5.0)
+SHIPPED_DEFAULTS = ModelDefaults(num_inference_steps=20, guidance_scale=3.0)
 DEFAULT_BACKEND = "diffusers"
 LOCAL_FOLDERS = ("model", ".")
 """Where a model is looked for when none is named, in this order."""
@@ -41,6 +41,8 @@ class ModelTable(BaseModel):
     policy: Literal["order", "fastest"] = "order"
     lora_folders: tuple[str, ...] = ()
     """Relative to the file; empty is the file's own `lora_folders`."""
+    resident: bool = False
+    """Whether all its instances are."""
 
     _spread = model_validator(mode="before")(spread)
 
@@ -85,6 +87,8 @@ def _check_backends(tables: Mapping[str, ModelTable], place: Path, variables: Va
 
 def _of_table(name: str, table: ModelTable, place: Path) -> ModelConfig:
     instances = tuple(_with_paths(instance, place.parent) for instance in table.instances)
+    if table.resident:
+        instances = tuple(each.model_copy(update={"resident": True}) for each in instances)
     return ModelConfig(
         name=name,
         instances=_named(name, instances),

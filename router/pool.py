@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from router.breaker import Clock
 from router.config import Limits
-from router.errors import BackendError, MemoryBudgetError, QueueFullError, RouterError
+from router.errors import QueueFullError, RouterError
 from router.instance import Instance
 from router.lease import Lease
 from router.memory import MemoryLedger
 from router.request import GenerateRequest
+from router.residency import Residency
 from router.slot import Slot, State
 from router.types import OnEvent
-
-log = logging.getLogger("router")
 
 
 @dataclass(slots=True)
@@ -42,10 +40,12 @@ class Pool:
         limits: Limits,
         ledger: MemoryLedger,
         clock: Clock = time.monotonic,
+        idle_unload_s: float | None = None,
     ) -> None:
-        self._slots: Mapping[str, Slot] = {each.name: Slot(each) for each in instances}
+        self._slots: Mapping[str, Slot] = {each.name: Slot(each, ledger) for each in instances}
         self._limits = limits
         self._ledger = ledger
+        self.residency = Residency(self._slots.values(), ledger, clock, idle_unload_s, self._settled)
         self.clock = clock
         self._arrivals = 0
         self._waiting = 0
@@ -62,7 +62,7 @@ class Pool:
         """
         slot = self._slots[instance]
         rows = slot.rows_in(request)
-        bytes = slot.workspace_bytes(request, rows, self._ledger.budget_bytes(slot.device))
+        bytes = slot.workspace_bytes(request, self.residency.room_bytes(slot))
         return Lease(self, slot, request, on_event, rows=rows, bytes=bytes)
 
     # What a lease asks for.
@@ -73,7 +73,7 @@ class Pool:
         slot = lease.slot
         if slot.state is State.READY and not self._waiting and self._has_place(slot) and self._admit(lease):
             return
-        self._check_possible(lease)
+        self.residency.check_possible(slot)
         self._arrivals += 1
         lease.arrival = self._arrivals
         slot.waiting.append(lease)
@@ -87,10 +87,11 @@ class Pool:
         slot = lease.slot
         if lease.admitted:
             lease.admitted = False
-            slot.running -= 1
+            slot.leases.remove(lease)
             slot.running_work -= lease.work
             slot.last_used = self.clock()
-            self._ledger.release(lease.device, lease.bytes)
+            slot.workspace.shrink(slot.workspace_left())
+            self.residency.watch_idle()
         elif lease in slot.waiting:
             self._drop(lease)
         if self._waiting:
@@ -110,16 +111,16 @@ class Pool:
         for slot in self._slots.values():
             self._refuse_waiting(slot, RouterError("The router is closed; no new request is served."))
         await self.idle()
-        await asyncio.gather(*[self._unload(slot) for slot in self._slots.values() if slot.is_idle])
+        await self.residency.close()
 
     # The decision.
 
     def _turn(self) -> None:
         decision = self._decide()
         for slot in decision.loads:
-            slot.loading = asyncio.create_task(self._load(slot), name=f"load {slot.name}")
+            self.residency.load(slot)
         for slot in decision.unloads:
-            slot.unloading = asyncio.create_task(self._unload(slot), name=f"unload {slot.name}")
+            self.residency.unload(slot)
 
     def _decide(self) -> _Decision:
         """Admit who can be admitted: instance by instance the oldest, among these the oldest first.
@@ -145,13 +146,17 @@ class Pool:
                 if oldest is not None:
                     oldest.overtaken += 1
                 if not slot.is_loaded:
-                    self._begin_load(slot, decision)
+                    self.residency.promise_weights(slot)
+                    decision.loads.append(slot)
                 self._drop(lease)
                 self._admit(lease)
                 if not self._has_turn(slot):
                     open_slots.remove(slot)
             else:
-                self._evict_for(lease, decision)
+                chosen = self.residency.choose_evictions(slot, self._needed_bytes(lease))
+                for each in chosen:
+                    each.state = State.UNLOADING
+                decision.unloads += chosen
                 short.setdefault(slot.device, lease)
                 open_slots.remove(slot)
         return decision
@@ -169,86 +174,28 @@ class Pool:
         return self._ledger.fits(lease.slot.device, self._needed_bytes(lease))
 
     def _needed_bytes(self, lease: Lease) -> int:
-        """What must be promised now: the workspace, and the weights if they are not yet."""
+        """What must be promised now: more workspace, and the weights if they are not yet."""
         slot = lease.slot
-        return lease.bytes if slot.is_loaded else lease.bytes + slot.footprint.weights_bytes
+        more = slot.workspace.growth_bytes(slot.device, slot.workspace_with(lease))
+        return more if slot.is_loaded else more + slot.footprint.weights_bytes
 
     def _admit(self, lease: Lease) -> bool:
         """Give the request its place and its bytes, if these fit."""
         slot = lease.slot
         device = slot.device
-        if not self._ledger.promise(device, lease.bytes):
+        if not slot.workspace.resize(device, max(slot.workspace.bytes, slot.workspace_with(lease))):
             return False
-        slot.running += 1
+        slot.leases.append(lease)
         slot.running_work += lease.work
         lease.admit(device)
         return True
 
-    def _begin_load(self, slot: Slot, decision: _Decision) -> None:
-        slot.state = State.LOADING
-        slot.promised_on, slot.weights_bytes = slot.device, slot.footprint.weights_bytes
-        self._ledger.promise(slot.device, slot.weights_bytes)
-        decision.loads.append(slot)
-
-    def _evict_for(self, lease: Lease, decision: _Decision) -> None:
-        """Choose idle instances to unload; none if even all of them would not make room."""
-        device = lease.slot.device
-        others = [slot for slot in self._slots.values() if slot.device == device]
-        short_bytes = self._ledger.shortage_bytes(device, self._needed_bytes(lease))
-        short_bytes -= sum(slot.weights_bytes for slot in others if slot.state is State.UNLOADING)
-        chosen: list[Slot] = []
-        for slot in sorted(others, key=lambda slot: slot.last_used):
-            if short_bytes > 0 and slot.is_idle and slot is not lease.slot:
-                chosen.append(slot)
-                short_bytes -= slot.weights_bytes
-        if short_bytes <= 0:
-            for slot in chosen:
-                slot.state = State.UNLOADING
-            decision.unloads += chosen
-
-    # Loads and unloads belong to the pool: whoever waits for one may give up, it goes on.
-
-    async def _load(self, slot: Slot) -> RouterError | None:
-        """Load, and return the error that every request waiting for it gets."""
-        started = self.clock()
-        error: RouterError | None = None
-        try:
-            await slot.instance.load()
-        except RouterError as exc:
-            error = exc
-            self._load_failed(slot, exc)
-        else:
-            slot.state = State.READY
-            slot.last_used = self.clock()
-            slot.pace.loaded(self.clock() - started)
-            log.info("loaded", extra={"instance": slot.name, "seconds": self.clock() - started})
+    def _settled(self, slot: Slot, error: RouterError | None) -> None:
+        """A load or an unload has ended: whoever waits for it, or for its bytes, can go on."""
+        if error is not None:
+            self._refuse_waiting(slot, error)
         self._turn()
         self._wake()
-        return error
-
-    def _load_failed(self, slot: Slot, error: RouterError) -> None:
-        slot.state = State.FAILED
-        self._give_back_weights(slot)
-        if isinstance(error, BackendError):  # counted here: once for the load, not for each who waits
-            slot.instance.breaker.failed(str(error))
-        log.warning("load failed: %s", error, extra={"instance": slot.name, "code": error.code})
-        self._refuse_waiting(slot, error)
-
-    async def _unload(self, slot: Slot) -> None:
-        slot.state = State.UNLOADING
-        try:
-            await slot.instance.unload()
-            slot.state = State.COLD
-        except RouterError as exc:
-            slot.state = State.FAILED
-            log.warning("unload failed: %s", exc, extra={"instance": slot.name, "code": exc.code})
-        self._give_back_weights(slot)
-        self._turn()
-        self._wake()
-
-    def _give_back_weights(self, slot: Slot) -> None:
-        self._ledger.release(slot.promised_on, slot.weights_bytes)
-        slot.promised_on, slot.weights_bytes = "", 0
 
     # The queue.
 
@@ -274,15 +221,6 @@ class Pool:
             f"{waiting} requests wait for {slot.name}, which is as many as may wait; come again {again}.",
             retry_after_s=retry_after_s,
         )
-
-    def _check_possible(self, lease: Lease) -> None:
-        """What no eviction makes room for would wait for ever, and everything younger behind it."""
-        slot = lease.slot
-        budget, weights = self._ledger.budget_bytes(slot.device), slot.footprint.weights_bytes
-        if budget is not None and weights > budget:
-            raise MemoryBudgetError(
-                f"{slot.name} needs {weights:,} bytes on {slot.device}, where {budget:,} may be promised."
-            )
 
     def _check_open(self) -> None:
         if self._closing:

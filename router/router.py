@@ -59,7 +59,13 @@ class BackendRouter:
         self._ledger = MemoryLedger(self.config.device_memory)
         self._recorder = Recorder(self.config.watch, clock)
         self._catalogue = Catalogue(self.config, resolve, self._ledger, clock, self._recorder.trace)
-        self._pool = Pool(self._catalogue.instances.values(), self.config.limits, self._ledger, clock)
+        self._pool = Pool(
+            self._catalogue.instances.values(),
+            self.config.limits,
+            self._ledger,
+            clock,
+            self.config.memory.idle_unload_s,
+        )
         self._enhancements = Enhancements(self.config.enhance)
         self._clock = clock
         self._loop: asyncio.AbstractEventLoop | None = None

@@ -10,11 +10,12 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ByteSize, ConfigDict, Field, ValidationError
 
-from router.config import BreakerConfig, Limits, ModelConfig, RouterConfig, WatchConfig
+from router.config import BreakerConfig, Limits, MemoryConfig, ModelConfig, RouterConfig, WatchConfig
 from router.enhance_settings import read_enhance
 from router.errors import ConfigError
 from router.findings import first_finding
 from router.lora_folders import with_lora_folders
+from router.measured import default_cache
 from router.models import ModelTable, choose_models
 from router.presets import BUILT_IN, RequestPreset
 from router.variables import SETS, Variables, read_variables, variable
@@ -41,6 +42,7 @@ class _File(BaseModel):
     limits: Limits = Limits()
     breaker: BreakerConfig = BreakerConfig()
     watch: WatchConfig = WatchConfig()
+    memory: MemoryConfig = MemoryConfig()
     device_memory: dict[str, Annotated[ByteSize, Field(ge=1)]] = Field(default_factory=dict)
     models: dict[str, ModelTable] = Field(default_factory=dict)
     presets: dict[str, RequestPreset] = Field(default_factory=dict)
@@ -81,6 +83,7 @@ def load_config(
         limits=limits,
         breaker=file.breaker,
         watch=_watch(file.watch, variables, place.parent if place else directory, directory),
+        memory=_memory(file.memory, variables, place.parent if place else directory, environ),
         enhance=read_enhance(file.enhance, environ, place, directory),
         deadline_s=variables.deadline_s or file.deadline_s,
         device_memory=dict(file.device_memory),
@@ -118,6 +121,14 @@ def _read_file(place: Path) -> tuple[dict[str, Any], _File]:
         return raw, _File.model_validate(raw)
     except ValidationError as exc:
         raise ConfigError(f"{place}: {first_finding(exc, _File)}") from exc
+
+
+def _memory(
+    memory: MemoryConfig, variables: Variables, folder: Path, environ: Mapping[str, str]
+) -> MemoryConfig:
+    """The cache folder of the file is relative to it; without one it is the user's."""
+    own = folder / memory.cache.expanduser() if memory.cache else default_cache(environ)
+    return memory.model_copy(update={"cache": own} | variables.given("memory"))
 
 
 def _watch(watch: WatchConfig, variables: Variables, folder: Path, directory: Path) -> WatchConfig:

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 
 from router.capabilities import Capabilities
 from router.errors import RouterError
+from router.footprint import Footprint
 from router.instance import Instance
+from router.memory import Holding, MemoryLedger
 from router.request import GenerateRequest
+from router.room import demand_of
 from router.statistics import InstanceStatus, Pace
-from router.types import Footprint
 
 if TYPE_CHECKING:
     from router.lease import Lease
@@ -37,30 +39,33 @@ class Slot:
         "failed",
         "instance",
         "last_used",
+        "leases",
+        "load_began",
         "loading",
         "name",
         "pace",
-        "promised_on",
-        "running",
         "running_work",
         "served",
         "state",
         "unloading",
         "waiting",
-        "weights_bytes",
+        "weights",
+        "workspace",
     )
 
-    def __init__(self, instance: Instance) -> None:
+    def __init__(self, instance: Instance, ledger: MemoryLedger) -> None:
         self.name = instance.name
         self.instance = instance
         self.state = State.COLD
-        self.running = 0
+        self.leases: list[Lease] = []
+        """Of the requests in progress."""
         self.running_work = 0
         self.waiting: deque[Lease] = deque()
-        self.weights_bytes = 0
-        self.promised_on = ""
-        """The device where `weights_bytes` are promised; empty while none are."""
+        self.weights = Holding(ledger)
+        self.workspace = Holding(ledger)
+        """What the requests in progress need together: their lane does one thing at a time."""
         self.last_used = 0.0
+        self.load_began = 0.0
         self.pace = Pace()
         self.loading: asyncio.Task[RouterError | None] | None = None
         self.unloading: asyncio.Task[None] | None = None
@@ -69,7 +74,17 @@ class Slot:
 
     @property
     def device(self) -> str:
-        return self.promised_on or self.instance.device
+        return self.weights.device or self.instance.device
+
+    @property
+    def running(self) -> int:
+        """Requests in progress."""
+        return len(self.leases)
+
+    @property
+    def is_resident(self) -> bool:
+        """Whether it is never unloaded to make room, nor for being idle."""
+        return self.instance.config.resident
 
     @property
     def is_loaded(self) -> bool:
@@ -78,11 +93,11 @@ class Slot:
 
     @property
     def is_idle(self) -> bool:
-        return self.state is State.READY and not self.running
+        return self.state is State.READY and not self.leases
 
     @property
     def is_busy(self) -> bool:
-        return self.running > 0 or self.state is State.LOADING or self.state is State.UNLOADING
+        return bool(self.leases) or self.state is State.LOADING or self.state is State.UNLOADING
 
     @property
     def footprint(self) -> Footprint:
@@ -98,16 +113,31 @@ class Slot:
         """Rows of all pictures of an effective request."""
         return self.capabilities.rows_of(request) * request.num_images_per_prompt
 
-    def workspace_bytes(self, request: GenerateRequest, rows: int, budget_bytes: int | None) -> int:
-        """For all pictures at once, or what the device has for them: a lane splits what is more."""
-        assert request.height is not None
-        assert request.width is not None
-        footprint, row_limit = self.footprint, self.instance.config.row_limit
-        rows = rows if row_limit is None else min(rows, row_limit)
-        wanted_bytes = footprint.workspace_bytes(request.height, request.width, rows)
-        if budget_bytes is None:
+    def workspace_bytes(self, request: GenerateRequest, room_bytes: int | None) -> int:
+        """For all pictures of a request, or what the device has for them: a lane splits what is more."""
+        wanted_bytes = self.footprint.workspace_bytes((demand_of(self.capabilities, request),))
+        if room_bytes is None:
             return wanted_bytes
-        return min(wanted_bytes, max(0, budget_bytes - (self.weights_bytes or footprint.weights_bytes)))
+        return min(wanted_bytes, max(0, room_bytes - (self.weights.bytes or self.footprint.weights_bytes)))
+
+    def workspace_with(self, lease: Lease) -> int:
+        """What the requests in progress would need together with this one."""
+        return self._joint_bytes([*self.leases, lease]) if self.leases else lease.bytes
+
+    def workspace_left(self) -> int:
+        """What the requests in progress need together."""
+        return self._joint_bytes(self.leases) if self.leases else 0
+
+    def _joint_bytes(self, leases: list[Lease]) -> int:
+        if len(leases) == 1:
+            return leases[0].bytes
+        capabilities = self.capabilities
+        return self.footprint.workspace_bytes([demand_of(capabilities, each.request) for each in leases])
+
+    def loaded(self, seconds: float) -> None:
+        """It took so long to load."""
+        self.pace.loaded(seconds)
+        self.instance.measurements.loaded(self.capabilities, seconds)
 
     def predicted_s(self, request: GenerateRequest) -> float:
         """Seconds until one more request would be done.

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from router.errors import InvalidRequestError, RouterError
+from router.footprint import Workspace
 
 if TYPE_CHECKING:
     from router.request import GenerateRequest
@@ -58,25 +59,6 @@ class ShapeProfile:
 
 
 @dataclass(frozen=True, slots=True)
-class Footprint:
-    """Bytes an instance takes on its device: at rest, and per row of work.
-
-    `row_bytes_per_pixel` is the denoiser's workspace per picture pixel and row;
-    `decode_bytes_per_pixel` the VAE's, which decodes one picture at a time.
-    """
-
-    weights_bytes: int
-    row_bytes_per_pixel: int
-    decode_bytes_per_pixel: int
-    measured: bool = False
-
-    def workspace_bytes(self, height: int, width: int, rows: int) -> int:
-        """Bytes of one run: the larger of denoising `rows` rows and decoding one picture."""
-        pixels = height * width
-        return pixels * max(rows * self.row_bytes_per_pixel, self.decode_bytes_per_pixel)
-
-
-@dataclass(frozen=True, slots=True)
 class Picture:
     """One picture of a request: an image or the error that took its place, never neither."""
 
@@ -104,6 +86,8 @@ class Generated:
     peak_bytes: int | None = None
     notes: tuple[str, ...] = ()
     """What the caller should know of how they were made."""
+    workspace: Workspace | None = None
+    """What was measured of the instance's runs so far; `None` where nothing can be measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,9 +181,13 @@ class Queued:
 
 @dataclass(frozen=True, slots=True)
 class Loading:
-    """The instance that will serve is being loaded."""
+    """The instance that will serve is being loaded; told about once a second, until it is."""
 
     instance: str
+    elapsed_s: float = 0.0
+    """Since the load began, to a tenth."""
+    expected_s: float | None = None
+    """What loading it took before; `None` where it is not known."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,6 +42,8 @@ SETS: dict[str, str] = {
     "concurrency": "limits.concurrency",
     "queue": "limits.queue",
     "deadline_s": "deadline_s",
+    "idle_unload_s": "memory.idle_unload_s",
+    "cache": "memory.cache",
     "loras": "lora_folders",
     "records": "watch.records",
     "slow_s": "watch.slow_s",
@@ -84,6 +86,8 @@ class Variables(BaseSettings):
     concurrency: _Count | None = None
     queue: Annotated[int, Field(ge=0)] | None = None
     deadline_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    idle_unload_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    cache: Path | None = None
     records: Annotated[int, Field(ge=0)] | None = None
     slow_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     min_similarity: Annotated[float, Field(ge=-1, le=1)] | None = None

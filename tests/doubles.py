@@ -14,7 +14,8 @@ from router.config import InstanceConfig, ModelConfig, RouterConfig
 from router.errors import GenerateError, RouterError
 from router.request import GenerateRequest
 from router.router import BackendRouter
-from router.types import TASKS, Footprint, Generated, GenerateResult, OnEvent, Picture, RawImage, Step
+from router.footprint import Footprint
+from router.types import TASKS, Generated, GenerateResult, OnEvent, Picture, RawImage, Step
 
 SIDE = 16
 PIXELS = SIDE * SIDE

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from backends._describe import MOST_ROWS, row_limit
-from router.types import Footprint
+from router.footprint import Footprint
 from tests.doubles import capabilities
 
 ROW = 10 * 64 * 64

@@ -9,7 +9,7 @@ import pytest
 
 from router.errors import LoadError, RouterError
 from router.pool import Pool
-from router.types import Footprint
+from router.footprint import Footprint
 from tests.doubles import PIXELS, Double
 from tests.pool_doubles import Caller, pool_of, promised
 

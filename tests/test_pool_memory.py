@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from router.errors import MemoryBudgetError
-from router.types import Footprint
+from router.footprint import Footprint
 from tests.doubles import PIXELS, Double, settle
 from tests.pool_doubles import WEIGHTS, callers, pool_of, promised
 

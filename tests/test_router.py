@@ -15,12 +15,8 @@ from router.errors import (
     NoRouteError,
 )
 from router.request import GenerateRequest
-from router.types import (
-    Footprint,
-    Generated,
-    Picture,
-    RawImage,
-)
+from router.footprint import Footprint
+from router.types import Generated, Picture, RawImage
 from tests.doubles import (
     BROKE,
     SIDE,

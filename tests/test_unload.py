@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from router.errors import RouterError
-from router.types import Footprint
+from router.footprint import Footprint
 from tests.doubles import PIXELS, Clock, Double, settle
 from tests.pool_doubles import WEIGHTS, callers, pool_of
 

@@ -1,0 +1,66 @@
+"""Room: what a request takes on an instance's device, and the largest size for which there is room."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from router.footprint import Demand, Estimate
+from router.sizes import Size
+
+if TYPE_CHECKING:
+    from router.capabilities import Capabilities
+    from router.request import GenerateRequest
+
+
+def demand_of(capabilities: Capabilities, request: GenerateRequest, pictures: int | None = None) -> Demand:
+    """What all pictures of an effective request ask for, or so many of them."""
+    count = request.num_images_per_prompt if pictures is None else pictures
+    return Demand(capabilities.rows_of(request) * count, count, math.prod(_size(request)))
+
+
+def estimate(capabilities: Capabilities, request: GenerateRequest, pictures: int | None = None) -> Estimate:
+    """The bytes of an effective request; nothing is loaded to know them."""
+    demand = demand_of(capabilities, request, pictures)
+    return Estimate.of(capabilities.footprint, demand, capabilities.device_memory_bytes)
+
+
+def memory_reasons(capabilities: Capabilities, request: GenerateRequest) -> Iterator[str]:
+    """A reason where not even one picture of the request can ever fit."""
+    needed = estimate(capabilities, request, pictures=1)
+    if needed.fits:
+        return
+    largest = largest_size(capabilities, request)
+    cure = "no size fits" if largest is None else f"{largest.height}x{largest.width} fits"
+    yield (
+        f"{request.height}x{request.width} needs {needed.needed_bytes:,} bytes on {capabilities.device},"
+        f" which has {needed.budget_bytes:,} ({needed.parts()}); {cure}."
+    )
+
+
+def largest_size(capabilities: Capabilities, request: GenerateRequest) -> Size | None:
+    """The largest size of the request's aspect ratio that fits, `None` where none does.
+
+    The request has a size, which is not exceeded. Among fixed sizes it is the largest of them.
+    """
+    demand = demand_of(capabilities, request, pictures=1)
+    footprint = capabilities.footprint
+    free_bytes = max(0, (capabilities.device_memory_bytes or 0) - footprint.weights_bytes)
+    most = footprint.pixels_within(free_bytes, demand.rows)
+    pixels = demand.pixels if most is None else most
+    if not free_bytes:
+        return None
+    if capabilities.profiles:
+        fitting = [size for size in capabilities.sizes.fixed if math.prod(size) <= pixels]
+        return max(fitting, key=math.prod, default=None)
+    scale = min(1.0, (pixels / demand.pixels) ** 0.5)
+    step = capabilities.size_multiple
+    size = Size(*(int(side * scale) // step * step for side in _size(request)))
+    return size if min(size) >= capabilities.min_side else None
+
+
+def _size(request: GenerateRequest) -> Size:
+    if request.height is None or request.width is None:
+        raise ValueError("the size is not filled in yet; choose_route does it")
+    return Size(request.height, request.width)
