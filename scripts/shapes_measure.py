@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 from router.errors import RouterError
 from scripts.shapes_check import judge
 from scripts.shapes_draw import Pixels, draw
-from scripts.shapes_paint import SOURCE, paint
+from scripts.shapes_paint import GUIDANCE, SIDE, SOURCE, paint
 from scripts.shapes_prompts import Kind, Scene, scenes
 
 CONFIDENCE = 1.959964
@@ -73,7 +73,15 @@ def measure(options: argparse.Namespace) -> None:
     seconds: dict[str, float] = {}
     for steps in options.steps:
         began = time.monotonic()
-        pictures = paint(asked, steps=steps, backend=options.backend, source=options.source)
+        pictures = paint(
+            asked,
+            steps=steps,
+            backend=options.backend,
+            source=options.source,
+            side=options.side,
+            guidance=options.guidance,
+            scheduler=options.scheduler,
+        )
         seconds[f"{steps} steps"] = round(time.monotonic() - began, 1)
         columns[f"{steps} steps"] = score([scene for _, scene in asked], pictures)
     if options.json:
@@ -91,6 +99,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--source", default=SOURCE, help="the model: folder, hub id or server, as in the config"
     )
+    parser.add_argument("--guidance", type=float, default=GUIDANCE, help=f"default: {GUIDANCE:g}")
+    parser.add_argument("--scheduler", help="default: the model's own")
+    parser.add_argument("--side", type=int, default=SIDE, help="height and width of the pictures in pixels")
     parser.add_argument("--json", action="store_true", help="JSON instead of a table")
     return parser.parse_args()
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -14,31 +15,38 @@ from scripts.shapes_draw import Pixels
 from scripts.shapes_prompts import Scene
 
 SOURCE = f"shipped:{SHIPPED_MODEL}"
-GUIDANCE = 5.0
+SIDE = 128
+GUIDANCE = 3.0
 CONCURRENCY = 16
 
 Asked = Sequence[tuple[int, Scene]]
 """Seeds and scenes."""
 
 
-def paint(asked: Asked, *, steps: int, backend: str = "diffusers", source: str = SOURCE) -> list[Pixels]:
-    """One 128x128 picture of each scene, uint8 [128, 128, 3]. Blocks until all are made."""
-    return asyncio.run(_paint(asked, steps, _config(backend, source, len(asked))))
+def paint(
+    asked: Asked,
+    *,
+    steps: int,
+    backend: str = "diffusers",
+    source: str = SOURCE,
+    side: int = SIDE,
+    guidance: float = GUIDANCE,
+    scheduler: str | None = None,
+) -> list[Pixels]:
+    """One square picture of each scene, uint8 [side, side, 3]. Blocks until all are made."""
+    settings = {
+        "height": side,
+        "width": side,
+        "num_inference_steps": steps,
+        "guidance_scale": guidance,
+        "scheduler": scheduler,
+    }
+    return asyncio.run(_paint(asked, settings, _config(backend, source, len(asked))))
 
 
-async def _paint(asked: Asked, steps: int, config: RouterConfig) -> list[Pixels]:
+async def _paint(asked: Asked, settings: Mapping[str, Any], config: RouterConfig) -> list[Pixels]:
     async with BackendRouter(config) as router:
-        requests = [
-            router.generate(
-                prompt=scene.prompt,
-                seed=seed,
-                height=128,
-                width=128,
-                num_inference_steps=steps,
-                guidance_scale=GUIDANCE,
-            )
-            for seed, scene in asked
-        ]
+        requests = [router.generate(prompt=scene.prompt, seed=seed, **settings) for seed, scene in asked]
         return [_pixels(result.images[0]) for result in await asyncio.gather(*requests)]
 
 

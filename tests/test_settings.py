@@ -92,7 +92,7 @@ def test_without_any_configuration_the_shipped_model_serves(tmp_path: Path) -> N
         "shapes/diffusers", "diffusers", "shipped:shapes",
     )  # fmt: skip
     defaults = config.models[0].defaults
-    assert (defaults.num_inference_steps, defaults.guidance_scale) == (20, 5.0)
+    assert (defaults.num_inference_steps, defaults.guidance_scale) == (20, 3.0)
 
 
 def test_a_file_without_models_leaves_the_shipped_model(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from transformers import CLIPTextModel
 from backends._shipped import SHIPPED, resolve
 from router.errors import LoadError
 from scripts.shapes_check import judge
-from scripts.shapes_prompts import SHAPES, Scene, scenes
+from scripts.shapes_prompts import KINDS, SHAPES, Scene, scenes
 
 FOLDER = SHIPPED["shapes"]
 
@@ -52,7 +52,7 @@ def test_an_unknown_shipped_model_is_refused_with_those_there_are() -> None:
 def test_all_files_are_small_and_none_is_pickled() -> None:
     files = [file for file in FOLDER.rglob("*") if file.is_file()]
     assert {file.suffix for file in files} == {".json", ".txt", ".safetensors", ".md"}
-    assert sum(file.stat().st_size for file in files) < 8_000_000
+    assert sum(file.stat().st_size for file in files) < 12_000_000
 
 
 def test_weights_are_half_precision() -> None:
@@ -93,9 +93,10 @@ def test_any_text_is_tokenised_without_an_unknown(pipeline: Any) -> None:
 
 
 def test_pictures_follow_their_prompts(pipeline: Any) -> None:
-    asked = scenes()[:324:27]
+    asked = scenes()[::20]
     verdicts = [judge(scene, pixels) for scene, pixels in zip(asked, _paint(pipeline, asked), strict=True)]
     assert {thing.shape for scene in asked for thing in scene.things} == set(SHAPES)
+    assert {scene.kind for scene in asked} == set(KINDS)
     assert sum(verdict["all"] for verdict in verdicts) >= len(asked) - 1
 
 
@@ -104,7 +105,7 @@ def _paint(pipeline: Any, asked: Sequence[Scene]) -> Any:
     made = pipeline(
         [scene.prompt for scene in asked],
         num_inference_steps=20,
-        guidance_scale=5.0,
+        guidance_scale=3.0,
         generator=[torch.Generator().manual_seed(seed) for seed in range(len(asked))],
         output_type="np",
     )
