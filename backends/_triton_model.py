@@ -55,7 +55,9 @@ class ServedModel:
 
 
 def _essence(served: ServedModel) -> Capabilities:
-    return dataclasses.replace(served.capabilities, device="", footprint=Footprint(0, 0, 0), notes=())
+    return dataclasses.replace(
+        served.capabilities, device="", footprint=Footprint(0, 0, 0), conditions=(), notes=()
+    )
 
 
 def _capabilities(text: str, model: str, instance: str) -> Capabilities:
@@ -67,7 +69,7 @@ def _capabilities(text: str, model: str, instance: str) -> Capabilities:
             " write the model again with `python -m export.to_triton`.",
             instance=instance,
         ) from exc
-    return dataclasses.replace(found, loras=_LORAS, latents=False, device_memory_bytes=None)
+    return dataclasses.replace(found, loras=_LORAS, latents=False, device_memory_bytes=None, conditions=())
 
 
 def _dtype(value: int) -> str:

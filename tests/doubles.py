@@ -12,9 +12,9 @@ from router.backend import Backend, BackendFactory
 from router.capabilities import Capabilities, Defaults
 from router.config import InstanceConfig, ModelConfig, RouterConfig
 from router.errors import GenerateError, RouterError
+from router.footprint import Footprint
 from router.request import GenerateRequest
 from router.router import BackendRouter
-from router.footprint import Footprint
 from router.types import TASKS, Generated, GenerateResult, OnEvent, Picture, RawImage, Step
 
 SIDE = 16

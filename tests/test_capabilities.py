@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 
 from router.capabilities import Capabilities, Defaults
+from router.footprint import Footprint
 from router.request import GenerateRequest
 from router.schedulers import class_name
-from router.footprint import Footprint
 from router.types import RawImage, ShapeProfile
 
 GENERAL = Capabilities(
@@ -120,7 +120,7 @@ def test_memory_that_can_never_fit_names_a_size_that_does():
     reason = replace(GENERAL, device_memory_bytes=needed - 1).why_not(effective())
     assert reason == (
         f"512x512 needs {needed:,} bytes on cpu, which has {needed - 1:,} (weights 1 kB, denoising 2.62 MB by"
-        " formula, decoding 1.31 MB by formula); 504x504 fits."
+        " formula, decoding 1.31 MB by formula); 448x448 fits."
     )
 
 

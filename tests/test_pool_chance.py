@@ -8,8 +8,8 @@ import random
 import pytest
 
 from router.errors import LoadError, RouterError
-from router.pool import Pool
 from router.footprint import Footprint
+from router.pool import Pool
 from tests.doubles import PIXELS, Double
 from tests.pool_doubles import Caller, pool_of, promised
 

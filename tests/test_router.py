@@ -14,8 +14,8 @@ from router.errors import (
     ModelNotFoundError,
     NoRouteError,
 )
-from router.request import GenerateRequest
 from router.footprint import Footprint
+from router.request import GenerateRequest
 from router.types import Generated, Picture, RawImage
 from tests.doubles import (
     BROKE,
