@@ -23,7 +23,7 @@ from backends._errors import as_load_error, forget_frames, losses_heard
 from backends._gather import Gathering, batched_arguments
 from backends._lane import LaneBackend, Report, WithLatents
 from backends._latents import LastLatents, unpacked
-from backends._prompt import check_prompt
+from backends._prompt import LongPrompt, prompt_arguments
 from backends._stand_in import MakesCalls, StandIn
 from backends._thread import on_a_thread_of_its_own
 from router.errors import BackendUnavailableError, InvalidRequestError, RouterError
@@ -44,6 +44,9 @@ class PipelineBackend(LaneBackend):
     row_buckets: tuple[int, ...] = ()
     one_at_a_time: bool = False
     """For modules that change their own state from call to call: offload hooks, stateful caches."""
+    long_prompt: LongPrompt = "refuse"
+    """What becomes of a prompt beyond the text window, where the request does not say."""
+    can_chunk: bool = False
     fixed_sizes: bool = False
     """For modules that were made for few sizes: nothing of another size is asked of them."""
 
@@ -107,7 +110,6 @@ class PipelineBackend(LaneBackend):
 
     def picture(self, request: GenerateRequest, seed: int, report: Report) -> RawImage | WithLatents:
         pipeline = self._pipeline_of(request)
-        check_prompt(pipeline, request, self._parameters[request.task], self.text_length(request))
         arguments = self._arguments(request, seed, pipeline, report)
         try:
             if not request.latents:
@@ -155,7 +157,7 @@ class PipelineBackend(LaneBackend):
                     urgent=not heavy,
                 )
         vae = getattr(pipeline, "vae", None)
-        if isinstance(vae, torch.nn.Module) and batched_arguments(vae) and not _upcasts(vae):
+        if isinstance(vae, torch.nn.Module) and batched_arguments(vae) and not _upcasts(pipeline):
             found["vae"] = Gathering(vae, row_limit=self.decode_row_limit, method="decode")
         return found
 
@@ -186,8 +188,7 @@ class PipelineBackend(LaneBackend):
         """The request in the words of this pipeline's `__call__`, and only those it has."""
         accepted = self._parameters[request.task]
         wanted: dict[str, Any] = {
-            "prompt": request.prompt,
-            "negative_prompt": request.negative_prompt,
+            **self._prompts(request, pipeline),
             "height": request.height,
             "width": request.width,
             "num_inference_steps": request.num_inference_steps,
@@ -205,6 +206,16 @@ class PipelineBackend(LaneBackend):
             "generator": torch.Generator("cpu").manual_seed(seed),
             "output_type": "pil",
         }
+
+    def _prompts(self, request: GenerateRequest, pipeline: Any) -> dict[str, Any]:
+        return prompt_arguments(
+            pipeline,
+            request,
+            self._parameters[request.task],
+            t5_window=self.text_length(request),
+            long_prompt=self.long_prompt,
+            can_chunk=self.can_chunk,
+        )
 
     def _at_step_end(self, request: GenerateRequest, report: Report) -> Any:
         def at_step_end(pipeline: Any, index: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
@@ -256,9 +267,10 @@ def _configs(pipeline: Any) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
     return denoiser, vae
 
 
-def _upcasts(vae: Any) -> bool:
-    """Whether pipelines cast this VAE to float32 around decoding; a neighbour must not see that."""
-    return vae.dtype == torch.float16 and bool(getattr(vae.config, "force_upcast", False))
+def _upcasts(pipeline: Any) -> bool:
+    """Whether the pipeline casts its VAE to float32 around decoding; a neighbour must not see that."""
+    vae, can = pipeline.vae, hasattr(pipeline, "upcast_vae")
+    return can and vae.dtype == torch.float16 and bool(getattr(vae.config, "force_upcast", False))
 
 
 def _to_pil(image: RawImage | None, mode: str) -> Image.Image | None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from router.footprint import Footprint
 from router.lora import NO_LORAS, LoraAbility
+from router.prompt_ability import AS_THEY_ARE, PromptAbility
 from router.request import GenerateRequest
 from router.room import memory_reasons
 from router.scale import scale_reasons
@@ -51,6 +52,8 @@ class Capabilities:
     negative_prompt: bool = True
     true_cfg: bool = False
     loras: LoraAbility = NO_LORAS
+    encoding: PromptAbility = AS_THEY_ARE
+    """Whether it reads long prompts, and weights in prompts."""
     reproducible: bool = True
     previews: bool = True
     refiner: bool = False
@@ -166,6 +169,7 @@ class Capabilities:
 
     def _feature_reasons(self, request: GenerateRequest) -> Iterator[str]:
         yield from self.loras.reasons([lora.name for lora in request.loras])
+        yield from self.encoding.reasons(request)
         if request.reproducible and not self.reproducible:
             yield "it cannot promise `reproducible` pictures."
         yield from self._refiner_reasons(request)
