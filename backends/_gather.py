@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import operator
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,9 +17,17 @@ from typing import Any
 import torch
 from torch.utils import _pytree as pytree
 
-from backends._errors import is_device_lost, is_out_of_memory
+from backends._joining import (
+    concatenate,
+    has_rows,
+    joined_timesteps,
+    padded,
+    split,
+    timestep_dtype,
+    timestep_rows,
+)
+from backends._lane_errors import as_lane_error
 from router.call import Call
-from router.errors import DeviceLostError
 
 BATCHED: Mapping[str, frozenset[str]] = {
     "UNet2DConditionModel": frozenset(
@@ -120,8 +129,12 @@ class Gathering:
         self.row_limit = min(row_limit, max(row_buckets)) if row_buckets else row_limit
         self._row_buckets = sorted(row_buckets)
         self._urgent = urgent
+        self._halves: dict[Hashable, int] = {}
+        self.stage = "decode" if method == "decode" else "text" if urgent else "steps"
+        """What its runs are called in a timeline."""
         plain = module if method == "forward" else getattr(module, method)
         self._function = plain if compiled is None else compiled
+        self._compiled = compiled is not None
         self._names = tuple(inspect.signature(getattr(module, method)).parameters)
         self._batched = batched_arguments(module)
         self._unused = UNUSED.get(type(module).__name__, frozenset())
@@ -144,51 +157,85 @@ class Gathering:
         return Call(key, rows, self, Arguments(values, rows, device), self._urgent)
 
     def __call__(self, calls: Sequence[Call]) -> Sequence[Any]:
+        """A single call that finds too little memory is run again in halves, and so from then on."""
         taken: list[Arguments] = [call.arguments for call in calls]
-        rows = sum(arguments.rows for arguments in taken)
+        rows, key = sum(arguments.rows for arguments in taken), calls[0].key
+        limit = self._halves.get(key, self.row_limit)
         try:
-            if len(taken) == 1 and (not self._batched or self._bucket(rows) == rows <= self.row_limit):
-                return [self._function(**taken[0].values)]
+            return self._run_joined(taken, rows, limit)
+        except MemoryError:
+            if len(calls) > 1 or rows < 2 or limit < rows or not self._batched:
+                raise
+        # Outside of `except`: a traceback would hold what the failed run had allocated.
+        limit = (rows + 1) // 2
+        if isinstance(key, tuple):  # else it is of this call alone
+            self._halves[key] = limit
+        return self._run_joined(taken, rows, limit)
+
+    def _run_joined(self, taken: list[Arguments], rows: int, limit: int) -> Sequence[Any]:
+        try:
             device = taken[0].device
+            fits = self._bucket(rows) == rows <= limit and not self._is_uniform(device)
+            if len(taken) == 1 and (fits or not self._batched):
+                return [self._function(**taken[0].values)]
             values = {
                 name: self._join(name, [(a.values[name], a.rows) for a in taken], device)
                 for name in taken[0].values
             }
-            return _split(self._run(values, rows), [arguments.rows for arguments in taken])
+            return split(self._run(values, rows, limit), [arguments.rows for arguments in taken])
         except RuntimeError as exc:
-            error = _as_lane_error(exc)
+            error = as_lane_error(exc)
             if error is exc:  # its own cause, it would hold itself and its frames
                 raise
             raise error from exc
 
-    def _run(self, values: dict[str, Any], rows: int) -> Any:
-        """Run all rows, in slices of at most the row limit."""
-        limit = self.row_limit
+    def _run(self, values: dict[str, Any], rows: int, limit: int) -> Any:
+        """Run all rows, in slices of at most `limit`."""
         if rows <= limit:
             return self._run_padded(values, rows)
-        slices = [(start, min(start + limit, rows)) for start in range(0, rows, limit)]
-        parts = [
-            self._run_padded(self._rows(values, rows, slice(*ends)), ends[1] - ends[0]) for ends in slices
-        ]
-        return _concatenate(parts)
+        parts = []
+        for start in range(0, rows, limit):
+            end = min(start + limit, rows)
+            part = self._changed(values, rows, operator.itemgetter(slice(start, end)))
+            parts.append(self._run_padded(part, end - start))
+        return concatenate(parts)
 
     def _run_padded(self, values: dict[str, Any], rows: int) -> Any:
         bucket = self._bucket(rows)
         if bucket == rows:
             return self._function(**values)
-        padding = list(range(rows)) + [rows - 1] * (bucket - rows)
-        return _split(self._function(**self._rows(values, rows, padding)), [rows, bucket - rows])[0]
+        whole = self._changed(values, rows, lambda tensor: padded(tensor, bucket))
+        return split(self._function(**whole), [rows, bucket - rows])[0]
+
+    def widened(self, call: Call, rows: int) -> Call:
+        """A call with this many rows, all the first one of `call`; for the warm-up."""
+        arguments: Arguments = call.arguments
+        joined = {
+            name: self._join(name, [(value, arguments.rows)], arguments.device)
+            for name, value in arguments.values.items()
+        }
+        values = self._changed(joined, arguments.rows, lambda tensor: padded(tensor[:1], rows))
+        return Call(object(), rows, self, Arguments(values, rows, arguments.device))
+
+    def _is_uniform(self, device: torch.device | None) -> bool:
+        """Whether a call that is alone gets its arguments in the form of joined ones, too.
+
+        A compiler knows that form only, and on a GPU it takes the timestep there without waiting.
+        """
+        return self._compiled or (device is not None and device.type != "cpu")
 
     def _bucket(self, rows: int) -> int:
         return next((bucket for bucket in self._row_buckets if bucket >= rows), rows)
 
-    def _rows(self, values: dict[str, Any], rows: int, index: slice | list[int]) -> dict[str, Any]:
-        """The same arguments with only these of their rows; what the module broadcasts stays whole."""
+    def _changed(
+        self, values: Mapping[str, Any], rows: int, change: Callable[[torch.Tensor], torch.Tensor]
+    ) -> dict[str, Any]:
+        """The same arguments with other rows; what the module broadcasts stays whole."""
 
-        def chosen(tensor: torch.Tensor) -> torch.Tensor:
-            return tensor[index] if _has_rows(tensor, rows) else tensor
+        def changed(tensor: torch.Tensor) -> torch.Tensor:
+            return change(tensor) if has_rows(tensor, rows) else tensor
 
-        return {name: self._map(name, value, chosen) for name, value in values.items()}
+        return {name: self._map(name, value, changed) for name, value in values.items()}
 
     def _map(self, path: str, value: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
         if isinstance(value, Mapping):
@@ -208,8 +255,8 @@ class Gathering:
         if path not in self._batched or first is None:
             return first
         if path == _SCALAR_PER_ROW:
-            return torch.cat([_per_row(value, rows).to(device) for value, rows in parts])
-        return _concatenate([value for value, _ in parts])
+            return joined_timesteps([timestep_rows(value, rows) for value, rows in parts], device)
+        return concatenate([value for value, _ in parts])
 
     def _key(self, path: str, value: Any, rows: int, digests: Digests) -> Hashable:
         """What must be equal for two calls to be joined, of one argument."""
@@ -217,7 +264,7 @@ class Gathering:
             return path, *(self._key(f"{path}.{name}", value[name], rows, digests) for name in sorted(value))
         if path in self._batched:
             if path == _SCALAR_PER_ROW:
-                return path, _timestep_dtype(value)
+                return path, timestep_dtype(value)
             leaves = pytree.tree_leaves(value)
             return path, *(_shape_key(leaf, rows) for leaf in leaves)
         if isinstance(value, torch.Tensor):
@@ -232,56 +279,9 @@ def _plain(value: Any) -> Hashable:
     return value if isinstance(value, _PLAIN) else object()
 
 
-def _has_rows(tensor: torch.Tensor, rows: int) -> bool:
-    return tensor.ndim > 0 and tensor.shape[0] == rows
-
-
 def _shape_key(leaf: Any, rows: int) -> Hashable:
     if not isinstance(leaf, torch.Tensor):
         return _plain(leaf)
-    if not _has_rows(leaf, rows):
+    if not has_rows(leaf, rows):
         return object()  # broadcast by the module: only it knows how
     return leaf.dtype, leaf.device, tuple(leaf.shape[1:])
-
-
-def _timestep_dtype(value: Any) -> Hashable:
-    """Scalars become float32 rows, so schedulers with integer and real timesteps share a tick."""
-    return value.dtype if isinstance(value, torch.Tensor) and value.ndim else torch.float32
-
-
-def _per_row(timestep: Any, rows: int) -> torch.Tensor:
-    """A timestep as [rows]. Exact in float32: Diffusers' time embedding casts to it anyway."""
-    if isinstance(timestep, torch.Tensor) and timestep.ndim:
-        return timestep.expand(rows)
-    return torch.as_tensor(timestep, dtype=torch.float32).expand(rows)
-
-
-def _concatenate(parts: Sequence[Any]) -> Any:
-    """Join outputs or arguments of equal structure, tensor by tensor, along the batch axis."""
-    flat = [pytree.tree_flatten(part) for part in parts]
-    structure = flat[0][1]
-    columns = zip(*(leaves for leaves, _ in flat), strict=True)
-    joined = [torch.cat(column) if isinstance(column[0], torch.Tensor) else column[0] for column in columns]
-    return pytree.tree_unflatten(joined, structure)
-
-
-def _split(output: Any, rows: Sequence[int]) -> list[Any]:
-    """The output of a joined run, cut into one of the same structure for each count of rows."""
-    leaves, structure = pytree.tree_flatten(output)
-    columns = [
-        torch.split(leaf, list(rows)) if isinstance(leaf, torch.Tensor) else [leaf] * len(rows)
-        for leaf in leaves
-    ]
-    return [pytree.tree_unflatten([column[i] for column in columns], structure) for i in range(len(rows))]
-
-
-def _as_lane_error(exc: RuntimeError) -> Exception:
-    """Out of memory and a lost device in the lane's words; anything else stays what it is."""
-    if is_out_of_memory(exc):
-        exc.with_traceback(None)
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        return MemoryError(str(exc))
-    if is_device_lost(exc):
-        return DeviceLostError("The device failed; restart the process.")
-    return exc

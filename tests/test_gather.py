@@ -122,10 +122,34 @@ def test_a_call_that_shares_nothing_has_a_key_of_its_own(gathering: Gathering) -
 def test_a_single_call_runs_with_the_very_arguments_it_was_given() -> None:
     seen: list[dict[str, Any]] = []
     model = UNet2DConditionModel()
-    gathering = Gathering(model, row_limit=16, compiled=lambda **values: seen.append(values))
+    model.register_forward_pre_hook(lambda module, args, values: seen.append(values), with_kwargs=True)
+    gathering = Gathering(model, row_limit=16)
     timestep = torch.tensor(981)
     gathering([call(gathering, **rows(2), timestep=timestep)])
     assert seen[0]["timestep"] is timestep
+
+
+def test_a_compiled_module_knows_the_form_of_joined_calls_only(model: UNet2DConditionModel) -> None:
+    seen: list[dict[str, Any]] = []
+
+    def forward(**values: Any) -> Any:
+        seen.append(values)
+        return (values["sample"],)
+
+    gathering = Gathering(model, row_limit=16, compiled=forward)
+    gathering([call(gathering, **rows(2), timestep=torch.tensor(981))])
+    assert seen[0]["timestep"].tolist() == [981.0, 981.0]
+
+
+def test_a_call_is_widened_to_a_bucket_by_its_first_row(model: UNet2DConditionModel) -> None:
+    gathering = Gathering(model, row_limit=4, row_buckets=(4,))
+    one = call(gathering, **{**rows(2), "sample": torch.arange(8.0).reshape(2, 4, 1, 1)}, timestep=1)
+    wide = gathering.widened(one, 4)
+    assert (wide.rows, len(wide.arguments.values["encoder_hidden_states"])) == (4, 4)
+    assert wide.arguments.values["sample"][:, :, 0, 0].tolist() == [[0, 1, 2, 3]] * 4
+    assert wide.key != one.key
+    gathering([wide])
+    assert model.rows == [4]
 
 
 def test_a_compiled_module_runs_in_the_modules_place(model: UNet2DConditionModel) -> None:
