@@ -1,4 +1,4 @@
-"""Prompts as embeddings, by Compel: read in windows where they are long, with weights where they have some."""
+"""Prompts as embeddings, by Compel: in windows where they are long, weighted where they have weights."""
 
 from __future__ import annotations
 

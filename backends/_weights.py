@@ -67,8 +67,8 @@ def _checked(weight: float, param: str) -> float:
     if 0 <= weight <= MAX_WEIGHT:
         return weight
     raise InvalidRequestError(
-        rf"`{param}` has the weight {weight:g}, but weights are 0 to {MAX_WEIGHT:g}; write \( for a parenthesis"
-        " that is none.",
+        rf"`{param}` has the weight {weight:g}, but weights are 0 to {MAX_WEIGHT:g}; write \( where"
+        " a parenthesis is meant.",
         param=param,
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,7 +11,7 @@ import diffusers
 import torch
 from pydantic import Field
 
-from backends import _attention, _describe, _shipped, _single_file, _speed, _tasks, _vae
+from backends import _attention, _describe, _prompt_options, _shipped, _single_file, _speed, _tasks, _vae
 from backends._adapters import Adapters
 from backends._compiled import Compiled
 from backends._device import device_of, torch_device
@@ -19,6 +20,7 @@ from backends._gather import Gathering
 from backends._loras import with_loras
 from backends._options import read_options
 from backends._pipeline import PipelineBackend
+from backends._prompt_options import PromptOptions
 from backends._quiet import quiet
 from backends._speed import SpeedOptions
 from backends._stand_in import MakesCalls
@@ -36,7 +38,7 @@ from router.single_file import SingleFile, open_model
 from router.types import Generated, OnEvent
 
 
-class DiffusersOptions(SpeedOptions, VaeOptions):
+class DiffusersOptions(PromptOptions, SpeedOptions, VaeOptions):
     """The settings of a Diffusers instance. What the pipeline or the machine has not is refused."""
 
     attention: str = "auto"
@@ -118,8 +120,15 @@ class DiffusersBackend(PipelineBackend):
         found = _vae.planned(found, self._vae, self._folder, pictures)
         self.row_limit = self._instance.row_limit or _describe.row_limit(found)
         self._check_text_length(found.pipeline)
+        found = self._with_prompts(found)
         self._own_size = found.defaults.height, found.defaults.width
         return with_loras(found, self._folder, self._instance, self.options)
+
+    def _with_prompts(self, found: Capabilities) -> Capabilities:
+        encoding = self._encoding = _prompt_options.ability(found.family)
+        _prompt_options.check(self.options, encoding, self.name)
+        self.long_prompt, self.can_chunk = self.options.long_prompt, not encoding.lacking
+        return dataclasses.replace(found, encoding=encoding)
 
     def _memory_settings(self) -> MemorySettings:
         return MemorySettings(
@@ -173,6 +182,7 @@ class DiffusersBackend(PipelineBackend):
     def read(self) -> Any:
         assert self._folder is not None
         self._folder.check()
+        _prompt_options.prepare(self._encoding)
         given = {"vae": _vae.read(self._folder, self._vae.dtype)} if self._folder.vae else {}
         if isinstance(self._folder, SingleFile):
             return _single_file.read_pipeline(self._folder, self._dtype, given)

@@ -23,6 +23,7 @@ from router.capabilities import Capabilities
 from router.config import InstanceConfig
 from router.errors import ConfigError, LoadError
 from router.lora import LoraAbility
+from router.prompt_ability import PromptAbility
 from router.request import GenerateRequest
 
 
@@ -96,6 +97,7 @@ class OnnxRuntimeBackend(PipelineBackend):
             loras=LoraAbility(none="it applies no LoRA: its graphs are as they were exported."),
             tasks=tasks,
             profiles=folder.profiles,
+            encoding=PromptAbility("its graphs take a text of fixed length, without a mask"),
             defaults=folder.with_size(found.defaults),
             footprint=dataclasses.replace(found.footprint, weights_bytes=weights),
             previews=found.previews and folder.has_encoder,
