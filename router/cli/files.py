@@ -32,6 +32,18 @@ def check_output(path: Path | None) -> None:
         raise UsageError(f"`-o` is in the folder {str(path.parent)!r}, which {fault}; choose another.")
 
 
+def check_latents(path: Path | None) -> None:
+    """The same for the file of the latents."""
+    if path is None:
+        return
+    if path.suffix != ".safetensors" or path.is_dir():
+        raise UsageError(f"`--latents` is {str(path)!r}; name a file that ends with .safetensors.")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise UsageError(
+            f"`--latents` is in the folder {str(path.parent)!r}, which is not there for writing."
+        )
+
+
 def choose_output(output: Path | None, seed: int, count: int) -> Path:
     """The file asked for, else `triptych-SEED.png` or, where that is taken, `triptych-SEED_2.png`, ..."""
     if output is not None:

@@ -29,9 +29,24 @@ _OPTIONS = {
     "mask_image": "--mask",
     "negative_prompt": "--negative-prompt",
     "refiner_start": "--refiner-start",
+    "reference_strength": "--reference-strength",
+    "exact_copy": "--exact-copy",
 } | {
     name: f"--{name}"
-    for name in ("image", "model", "preset", "size", "reproducible", "scheduler", "seed", "strength")
+    for name in (
+        *(
+            "image",
+            "latents",
+            "model",
+            "preset",
+            "size",
+            "reproducible",
+            "scale",
+            "scheduler",
+            "seed",
+            "strength",
+        ),
+    )
 }
 """Field of the request -> the option that sets it."""
 
@@ -79,6 +94,12 @@ class Asked:
     strength: Annotated[
         float | None, typer.Option(_OPTIONS["strength"], help="0 keeps --image, 1 ignores it.")
     ] = None
+    reference_strength: Annotated[
+        float | None, typer.Option(_OPTIONS["reference_strength"], help="1 keeps --image, 0 ignores it.")
+    ] = None
+    exact_copy: Annotated[
+        bool, typer.Option(_OPTIONS["exact_copy"], help="--image again, as near as the model codes it.")
+    ] = False
     scheduler: Annotated[
         str | None, typer.Option(_OPTIONS["scheduler"], help="A Diffusers class, or as in: dpm++ 2m karras.")
     ] = None
@@ -98,12 +119,17 @@ class Asked:
     reproducible: Annotated[
         bool, typer.Option(_OPTIONS["reproducible"], help="Bit-equal pictures whatever else runs.")
     ] = False
+    latents: Annotated[
+        Path | None,
+        typer.Option(_OPTIONS["latents"], metavar="FILE", help="Write the latents here, as safetensors."),
+    ] = None
 
     def requests(self) -> list[GenerateRequest]:
         """One request for each prompt. Raises `InvalidRequestError`; reads and decodes the pictures."""
         given = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         prompts = given.pop("prompts") or [""]
         given["allow_adjustments"] = given["allow_adjustments"] or ()
+        given["latents"] = self.latents is not None
         for name in ("image", "mask_image"):
             given[name] = _read(given[name], name)
         first = GenerateRequest.of(prompt=prompts[0], **given)
