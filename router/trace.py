@@ -155,6 +155,7 @@ def _tick_event(tick: Tick, thread: int, zero: float) -> Event:
             "rows": tick.rows,
             "pictures": len(tick.shares),
             "requests": [share.request_id for share in tick.shares],
+            "rows_of_each": [share.rows for share in tick.shares],
             "key": f"{tick.key & 0xFFFFFFFF:08x}",
         },
     }
