@@ -16,10 +16,11 @@ import asyncio
 import hashlib
 import time
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from backends._fake_faults import Fault
 from backends._fake_latents import with_latents
 from backends._lane import LaneBackend, Report, WithLatents
 from backends._options import read_options
@@ -27,38 +28,13 @@ from router.backend import Lanes
 from router.call import Call
 from router.capabilities import Capabilities, Defaults
 from router.config import InstanceConfig
-from router.errors import (
-    BackendUnavailableError,
-    DeviceLostError,
-    GenerateError,
-    LoadError,
-    MemoryBudgetError,
-    RouterError,
-)
-from router.footprint import Footprint
+from router.footprint import Footprint, Peak, Workspace
 from router.lora import LoraAbility, LoraFacts
 from router.lora_request import lora_set
 from router.request import GenerateRequest
 from router.types import TASKS, RawImage, ShapeProfile, Task
 
 _PREVIEW_SIDE = 8
-
-_ERRORS: dict[str, type[RouterError]] = {
-    error.code: error
-    for error in (BackendUnavailableError, DeviceLostError, GenerateError, LoadError, MemoryBudgetError)
-}
-
-
-class Fault(BaseModel):
-    """One thing that goes wrong: where, with which error code, how many times (0: always)."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    at: Literal["probe", "load", "generate", "step"]
-    error: str = GenerateError.code
-    times: int = Field(default=1, ge=0)
-    prompt: str = ""
-    """Only for requests whose prompt contains this."""
 
 
 class FakeOptions(BaseModel):
@@ -84,6 +60,11 @@ class FakeOptions(BaseModel):
     loras: tuple[str, ...] = ()
     weights_bytes: int = Field(default=1_000_000, ge=0)
     row_bytes_per_pixel: int = Field(default=100, ge=0)
+    """What the formula says."""
+    measured_bytes_per_pixel: int | None = Field(default=None, ge=0)
+    """What its runs are found to take for each row and pixel; `None` measures nothing."""
+    conditions: dict[str, str] = Field(default_factory=dict)
+    """Under which that holds; empty keeps nothing."""
     device_memory_bytes: int | None = Field(default=None, ge=1)
     faults: list[Fault] = Field(default_factory=list)
 
@@ -98,6 +79,7 @@ class FakeBackend(LaneBackend):
         self.lane = lanes(self.device)
         self.row_limit = instance.row_limit or self.options.row_limit
         self.capabilities = _capabilities(self.options, self.device)
+        self._workspace: Workspace | None = None
         self.calls: dict[str, int] = {"probe": 0, "load": 0, "generate": 0, "unload": 0, "step": 0}
 
     async def probe(self) -> Capabilities:
@@ -108,14 +90,25 @@ class FakeBackend(LaneBackend):
         await asyncio.sleep(self.options.load_s)
         self._reach("load")
 
+    def workspace(self) -> Workspace | None:
+        return self._workspace
+
     async def unload(self) -> None:
         self.calls["unload"] += 1
 
     def __call__(self, calls: Sequence[Call]) -> Sequence[None]:
         """The model itself: one tick of any number of rows."""
+        self._meet("run", rows=sum(call.rows for call in calls))
         if self.options.step_s:
             time.sleep(self.options.step_s)
+        if self.options.measured_bytes_per_pixel is not None:
+            self._measure(self.options.measured_bytes_per_pixel, calls)
         return [None] * len(calls)
+
+    def _measure(self, bytes_per_pixel: int, calls: Sequence[Call]) -> None:
+        rows, pixels = sum(call.rows for call in calls), calls[0].arguments
+        peak = Peak(rows, pixels, rows * pixels * bytes_per_pixel)
+        self._workspace = (self._workspace or Workspace()).joined(Workspace(denoise=peak))
 
     def picture(self, request: GenerateRequest, seed: int, report: Report) -> RawImage | WithLatents:
         self._reach("generate", request.prompt)
@@ -125,7 +118,7 @@ class FakeBackend(LaneBackend):
         pixel = _colour(request, seed)
         if self.options.gathered:
             key = (id(self), request.height, request.width, lora_set(request))
-            call = Call(key, self.capabilities.rows_of(request), self, None)
+            call = Call(key, self.capabilities.rows_of(request), self, request.height * request.width)
             for index in range(1, total + 1):
                 self._reach("step", request.prompt)
                 self.lane.call(call)
@@ -136,12 +129,15 @@ class FakeBackend(LaneBackend):
     def _reach(self, place: str, prompt: str = "") -> None:
         """Count, and raise the fault that is planted here."""
         self.calls[place] += 1
+        self._meet(place, prompt)
+
+    def _meet(self, place: str, prompt: str = "", rows: int = 0) -> None:
         for fault in self.options.faults:
-            if fault.at == place and fault.prompt in prompt:
+            if fault.strikes(place, prompt, rows):
                 if fault.times == 1:
                     self.options.faults.remove(fault)
                 fault.times = max(fault.times - 1, 0)
-                raise _error(fault, self.name)
+                raise fault.exception(self.name, prompt)
 
 
 def _capabilities(options: FakeOptions, device: str) -> Capabilities:
@@ -151,6 +147,7 @@ def _capabilities(options: FakeOptions, device: str) -> Capabilities:
         tasks=frozenset(options.tasks),
         defaults=Defaults(options.size, options.size, options.steps, guidance_scale=5.0),
         footprint=Footprint(options.weights_bytes, options.row_bytes_per_pixel, 0),
+        conditions=tuple(options.conditions.items()),
         device=device,
         dtype="float32",
         profiles=tuple(_profile(size) for size in options.profiles),
@@ -166,13 +163,6 @@ def _capabilities(options: FakeOptions, device: str) -> Capabilities:
 def _profile(size: str) -> ShapeProfile:
     height, _, width = size.partition("x")
     return ShapeProfile(size, int(height), int(width), "float32", row_buckets=(1, 2, 4, 8, 16))
-
-
-def _error(fault: Fault, instance: str) -> RouterError:
-    error = _ERRORS[fault.error](f"{instance}: the fault planted at {fault.at!r}.")
-    if hasattr(error, "instance"):
-        error.instance = instance
-    return error
 
 
 def _preview(pixel: bytes, done: float) -> RawImage:
