@@ -64,6 +64,8 @@ class Capabilities:
     """How many times larger it makes a picture, for the task `upscale`."""
     prompts: bool = True
     """Whether it looks at prompt and steps; a plain upscaler does not."""
+    resamples: bool = False
+    """Whether it makes pictures larger without a model, so that it needs leave."""
     device_memory_bytes: int | None = None
     """All of the device's memory, `None` where it is not known."""
     conditions: tuple[tuple[str, str], ...] = ()

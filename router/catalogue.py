@@ -19,6 +19,13 @@ from router.trace import Trace
 
 Resolve = Callable[[str], BackendFactory]
 
+LANCZOS = ModelConfig(
+    name="lanczos",
+    instances=(InstanceConfig(name="built-in/lanczos", backend="lanczos", device="cpu"),),
+    description="Resampling, by leave, where no configured model makes a picture larger.",
+)
+"""A model beside the configured ones, which no list has."""
+
 
 class Catalogue:
     """Made from a config alone; backends and lanes are made when a probe first needs them."""
@@ -41,6 +48,7 @@ class Catalogue:
         self._measured = MeasuredStore(config.memory.cache)
         self.lanes: dict[str, Lane] = {}
         self.models: Mapping[str, ServedModel] = {model.name: self._served(model) for model in config.models}
+        self.lanczos = self._served(LANCZOS)
         self.instances: Mapping[str, Instance] = {
             instance.name: instance for model in self.models.values() for instance in model.instances.values()
         }
@@ -54,7 +62,7 @@ class Catalogue:
 
     async def close(self) -> None:
         """Stop probing, keep what was measured, and end the threads of the lanes."""
-        for instance in self.instances.values():
+        for instance in (*self.instances.values(), *self.lanczos.instances.values()):
             instance.stop_probe()
         await self._measured.close()
         for lane in self.lanes.values():
@@ -90,7 +98,8 @@ class Catalogue:
     def _on_probed(self, instance: Instance) -> None:
         if instance.capabilities is not None:
             self._ledger.set_budget(instance.device, instance.capabilities.device_memory_bytes)
-        self.models[instance.model].on_probed()
+        is_built_in = self.lanczos.instances.get(instance.name) is instance
+        (self.lanczos if is_built_in else self.models[instance.model]).on_probed()
 
 
 def _threads_of_a_cpu_lane(config: RouterConfig) -> int | None:

@@ -43,6 +43,12 @@ BACKENDS: dict[str, BackendEntry] = {
         requires=("tritonclient", "grpc", "numpy"),
         install="pip install 'triptych[triton]'",
     ),
+    "spandrel": BackendEntry(
+        "backends.spandrel:SpandrelBackend",
+        requires=("torch", "spandrel", "safetensors", "numpy"),
+        install="pip install 'triptych[upscale]'",
+    ),
+    "lanczos": BackendEntry("backends.lanczos:LanczosBackend"),
     "fake": BackendEntry("backends.fake:FakeBackend"),
 }
 

@@ -23,18 +23,19 @@ from router.errors import (
 from router.events import follow
 from router.failover import Failover
 from router.incoming import as_request
-from router.lease import Lease
 from router.memory import MemoryLedger
 from router.pool import Pool
 from router.record import Record
 from router.recorder import Recorder
 from router.recording import Recording
 from router.request import GenerateRequest
+from router.result import result_of
 from router.routing import Route, choose_route
 from router.served_model import ServedModel
 from router.statistics import InstanceStatus, RouterStatistics
 from router.trace import Trace
-from router.types import Event, Generated, GenerateResult, OnEvent, ignore_event
+from router.types import Event, GenerateResult, OnEvent, ignore_event
+from router.upscaling import PLAIN, find_model, told
 
 
 class BackendRouter:
@@ -60,7 +61,7 @@ class BackendRouter:
         self._recorder = Recorder(self.config.watch, clock)
         self._catalogue = Catalogue(self.config, resolve, self._ledger, clock, self._recorder.trace)
         self._pool = Pool(
-            self._catalogue.instances.values(),
+            [*self._catalogue.instances.values(), *self._catalogue.lanczos.instances.values()],
             self.config.limits,
             self._ledger,
             clock,
@@ -110,6 +111,13 @@ class BackendRouter:
         finally:
             self._tasks.discard(task)
 
+    async def upscale(self, image: object, scale: int = 4, **fields: Any) -> GenerateResult:
+        """`generate` of a picture `scale` (2 or 4) times as large, by a model that does that.
+
+        Without one it is refused, unless `allow_adjustments={"upscaler"}` lets Lanczos resampling do.
+        """
+        return await self.generate(image=image, scale=scale, **fields)
+
     def stream(self, request: GenerateRequest | None = None, /, **fields: Any) -> AsyncIterator[Event]:
         """The events of a request as they come, `Completed` last. Raises what `generate` raises.
 
@@ -128,11 +136,13 @@ class BackendRouter:
         """
         task = self._current_task()
         request = await as_request(request, fields)
-        return await self._route(request, self._catalogue.find(request.model), Deadline(task, None))
+        deadline = Deadline(task, None)
+        return await self._route(request, await self._find(request, deadline), deadline)
 
     async def load(self, model: str | None = None) -> None:
-        """Load the instance that would be tried first for a plain prompt. Raises what `generate` raises."""
-        route = await self.explain(model=model, prompt="anything")
+        """Load the instance that would be tried first for a plain request. Raises what `generate` raises."""
+        routes = [await self.explain(model=model, **fields) for fields in PLAIN]
+        route = next((route for route in routes if route.candidates), routes[0])
         if not route.candidates:
             raise route.refusal()
         await self._pool.lease(route.candidates[0], route.request, ignore_event).load()
@@ -184,7 +194,7 @@ class BackendRouter:
         """What nobody can serve is refused before its prompt is enhanced; the new prompt is routed anew."""
         started = self._clock()
         deadline = Deadline(task, request.deadline_s or self.config.deadline_s)
-        model = self._catalogue.find(request.model)
+        model = await self._find(request, deadline)
         recording.model = model.config.name
         route = await self._route_or_raise(request, model, deadline)
         recording.routed(route.request, self._clock() - started)
@@ -196,6 +206,9 @@ class BackendRouter:
         enhance_s = self._clock() - started
         result = await self._serve(route, model, on_event, deadline, recording)
         return prepared.told_in(result, enhance_s)
+
+    async def _find(self, request: GenerateRequest, deadline: Deadline) -> ServedModel:
+        return await find_model(request, self._catalogue, lambda each: self._route(request, each, deadline))
 
     async def _route_or_raise(
         self, request: GenerateRequest, model: ServedModel, deadline: Deadline
@@ -220,7 +233,7 @@ class BackendRouter:
 
     def _choose(self, request: GenerateRequest, model: ServedModel) -> Route:
         assert model.view is not None
-        return choose_route(
+        route = choose_route(
             request,
             model.view,
             self.config.limits,
@@ -229,6 +242,7 @@ class BackendRouter:
             predict=self._predict if model.config.policy == "fastest" else None,
             presets=self.config.presets,
         )
+        return told(route)
 
     def _predict(self, instance: str, request: GenerateRequest) -> float:
         return self._pool.slot(instance).predicted_s(request)
@@ -253,7 +267,7 @@ class BackendRouter:
                     failover.failed(lease, exc)
                 else:
                     failover.served(lease)
-                    return _result(route, generated, lease, failover, recording.route_s)
+                    return result_of(route, generated, lease, failover, recording.route_s)
             raise failover.error
         finally:
             failover.settle(route.request)
@@ -268,24 +282,6 @@ class BackendRouter:
         if self._closed:
             raise RouterError("The router is closed; make a new BackendRouter.")
         return task
-
-
-def _result(
-    route: Route, generated: Generated, lease: Lease, failover: Failover, route_s: float
-) -> GenerateResult:
-    return GenerateResult(
-        pictures=generated.pictures,
-        request=route.request,
-        instance=lease.slot.name,
-        backend=lease.slot.instance.config.backend,
-        attempts=failover.attempts,
-        adjustments=route.adjustments,
-        notes=failover.notes + generated.notes,
-        timings=lease.timings(route_s),
-        ticks=generated.ticks,
-        rows=generated.rows,
-        peak_bytes=generated.peak_bytes,
-    )
 
 
 def _load_config() -> RouterConfig:

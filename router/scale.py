@@ -46,6 +46,11 @@ def scale_reasons(capabilities: Capabilities, request: GenerateRequest) -> Itera
     if request.scale not in capabilities.scales:
         scales = " or ".join(map(str, capabilities.scales))
         yield f"`scale` must be {scales} for this upscaler, not {request.scale}."
+    if capabilities.resamples and "upscaler" not in request.allow_adjustments:
+        yield (
+            "Lanczos resampling adds no detail; allow it with `upscaler` in `allow_adjustments`, or configure"
+            " a model that makes pictures larger."
+        )
     if capabilities.prompts:
         return
     asked = {
