@@ -269,8 +269,8 @@ def _configs(pipeline: Any) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
 
 def _upcasts(pipeline: Any) -> bool:
     """Whether the pipeline casts its VAE to float32 around decoding; a neighbour must not see that."""
-    vae, can = pipeline.vae, hasattr(pipeline, "upcast_vae")
-    return can and vae.dtype == torch.float16 and bool(getattr(vae.config, "force_upcast", False))
+    vae, narrow = pipeline.vae, pipeline.vae.dtype == torch.float16
+    return narrow and _tasks.upcasts_vae(type(pipeline)) and getattr(vae.config, "force_upcast", False)
 
 
 def _to_pil(image: RawImage | None, mode: str) -> Image.Image | None:

@@ -26,6 +26,9 @@ _OTHER_PARAMETRISATION = "EDMEulerScheduler"
 
 _FEWEST_TRIED = 10
 
+_UPCASTING = ("stable-diffusion-xl", "kolors")
+"""Families whose pipelines cast a VAE with `force_upcast` from float16 to float32 and back."""
+
 
 def family(kind: type) -> str:
     """Diffusers' name of the pipeline's family (`stable-diffusion-xl`, `flux`), or the class's name."""
@@ -34,6 +37,11 @@ def family(kind: type) -> str:
             if candidate is kind:
                 return name
     return kind.__name__
+
+
+def upcasts_vae(kind: type) -> bool:
+    """Whether this pipeline class heeds its VAE's `force_upcast`."""
+    return family(kind) in _UPCASTING
 
 
 def pipeline_classes(kind: type) -> dict[Task, type]:
@@ -108,8 +116,14 @@ def step_ranges(own: Any) -> dict[str, tuple[int, int]]:
     Few are too few for some multistep starts (PNDM's); a distilled schedule (LCM's) has no more than it
     was made of, and no schedule more than it was trained with.
     """
-    made = {name: new_scheduler(name, own, schedulers(own)) for name in schedulers(own)}
-    return {name: (_fewest(scheduler), _most(scheduler)) for name, scheduler in made.items()}
+    offered = schedulers(own)
+    level = diffusers.utils.logging.get_verbosity()
+    diffusers.utils.logging.set_verbosity_error()  # some comment on what they are asked
+    try:
+        made = {name: new_scheduler(name, own, offered) for name in offered}
+        return {name: (_fewest(scheduler), _most(scheduler)) for name, scheduler in made.items()}
+    finally:
+        diffusers.utils.logging.set_verbosity(level)
 
 
 def _fewest(scheduler: Any) -> int:

@@ -5,19 +5,32 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import diffusers
 import torch
 from pydantic import Field
 
-from backends import _attention, _describe, _prompt_options, _shipped, _single_file, _speed, _tasks, _vae
+from backends import (
+    _attention,
+    _describe,
+    _offload,
+    _prompt_options,
+    _shipped,
+    _single_file,
+    _speed,
+    _tasks,
+    _vae,
+)
 from backends._adapters import Adapters
 from backends._compiled import Compiled
+from backends._conditions import conditions
 from backends._device import device_of, torch_device
-from backends._footprint import MemorySettings
+from backends._footprint import MemorySettings, cell_pixels
 from backends._gather import Gathering
+from backends._gauge import Gauge, gauge_of
 from backends._loras import with_loras
+from backends._offload import OffloadOptions
 from backends._options import read_options
 from backends._pipeline import PipelineBackend
 from backends._prompt_options import PromptOptions
@@ -31,20 +44,25 @@ from router.capabilities import Capabilities
 from router.checkpoint import SUFFIXES
 from router.config import InstanceConfig
 from router.errors import ConfigError, LoadError
+from router.footprint import Workspace
 from router.lora_request import lora_set
 from router.model_folder import ModelFolder
 from router.request import GenerateRequest
 from router.single_file import SingleFile, open_model
 from router.types import Generated, OnEvent
 
+_UNSETTLED = 3
+"""First runs of a compiled shape, in which a compiler measures and records."""
 
-class DiffusersOptions(PromptOptions, SpeedOptions, VaeOptions):
+_MATTERS = ("attention", "offload", "vae_dtype", "vae_slicing", *SpeedOptions.model_fields)
+"""The options that change what a run takes."""
+
+
+class DiffusersOptions(PromptOptions, SpeedOptions, VaeOptions, OffloadOptions):
     """The settings of a Diffusers instance. What the pipeline or the machine has not is refused."""
 
     attention: str = "auto"
     """`auto`, `slicing`, or an attention back end's name as Diffusers knows it (`native`, `flash`, ...)."""
-    offload: Literal["none", "model", "sequential"] = "none"
-    """Moves modules to the accelerator only while they run. Then one picture at a time."""
     text_length: int | None = Field(default=None, ge=1, le=512)
     """Tokens that T5 reads (SD3, FLUX); `None` is the pipeline's own. Exports of the model have theirs."""
     loaded_loras: int = Field(default=4, ge=1, le=64)
@@ -70,15 +88,12 @@ class DiffusersBackend(PipelineBackend):
         self._lanes = lanes
         self._folder: ModelFolder | None = None
         self._compiled: dict[str, Compiled] = {}
+        self._gauge: Gauge | None = None
 
     async def probe(self) -> Capabilities:
         device = device_of(self._instance)
         dtype = _dtype(self._instance, device)
-        if self.options.offload != "none" and device.startswith("cpu"):
-            raise ConfigError(
-                f"{self.name}: option `offload` is {self.options.offload!r}, but `device` is the CPU;"
-                " drop one."
-            )
+        _offload.check_device(self.options, self.name, device)
         _speed.check_device(self.options, self.name, device, dtype)
         self.lane = self._lanes(device)
         return await asyncio.to_thread(self._describe, device, dtype)
@@ -89,8 +104,13 @@ class DiffusersBackend(PipelineBackend):
         await super().load()
 
     def peak_bytes(self) -> int | None:
+        if self._gauge:
+            return self._gauge.peak_bytes
         device = torch.device(self.lane.name)
         return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
+
+    def workspace(self) -> Workspace | None:
+        return self._gauge.workspace if self._gauge else None
 
     def text_length(self, request: GenerateRequest) -> int | None:
         return self.options.text_length
@@ -112,17 +132,26 @@ class DiffusersBackend(PipelineBackend):
             self._folder,
             device,
             dtype,
-            memory=self._memory_settings(),
+            memory=self._memory_settings(self._folder, dtype),
             notes=(self._attention.note, *_notes(self.options), *self._folder.notes()),
         )
         pictures = self.decode_row_limit
         self._vae = _vae.plan(self.options, self._folder, found, dtype, pictures)
         found = _vae.planned(found, self._vae, self._folder, pictures)
-        self.row_limit = self._instance.row_limit or _describe.row_limit(found)
         self._check_text_length(found.pipeline)
         found = self._with_prompts(found)
         self._own_size = found.defaults.height, found.defaults.width
+        found = self._with_memory(found, self._folder, dtype)
         return with_loras(found, self._folder, self._instance, self.options)
+
+    def _with_memory(self, found: Capabilities, folder: ModelFolder, dtype: torch.dtype) -> Capabilities:
+        """With the rows of a run that the device holds, and what a measurement of its runs holds under."""
+        self.row_limit = self._instance.row_limit or _describe.row_limit(found)
+        footprint = dataclasses.replace(found.footprint, row_limit=self.row_limit)
+        self._cell_pixels, self._tile_pixels = cell_pixels(folder), footprint.decode_tile_pixels
+        said = {name: getattr(self.options, name) for name in _MATTERS} | {"tile": self._tile_pixels}
+        held_under = conditions(folder, found.device, dtype, said)
+        return dataclasses.replace(found, footprint=footprint, conditions=held_under)
 
     def _with_prompts(self, found: Capabilities) -> Capabilities:
         encoding = self._encoding = _prompt_options.ability(found.family)
@@ -130,9 +159,10 @@ class DiffusersBackend(PipelineBackend):
         self.long_prompt, self.can_chunk = self.options.long_prompt, not encoding.lacking
         return dataclasses.replace(found, encoding=encoding)
 
-    def _memory_settings(self) -> MemorySettings:
+    def _memory_settings(self, folder: ModelFolder, dtype: torch.dtype) -> MemorySettings:
         return MemorySettings(
             offload=self.options.offload,
+            vae_dtype=_vae.vae_dtype(self.options, folder, dtype),
             vae_tiling=self.options.vae_tiling is True,
             decode_limit=self.decode_row_limit,
         )
@@ -199,12 +229,11 @@ class DiffusersBackend(PipelineBackend):
         _vae.apply(self._vae, pipeline)
         if self._vae.is_own and self._device != "mps":
             _vae.keep_in(self._vae.dtype, pipeline)
-        if self.options.offload == "model":
-            pipeline.enable_model_cpu_offload(device=self._device)
-        elif self.options.offload == "sequential":
-            pipeline.enable_sequential_cpu_offload(device=self._device)
-        else:
-            pipeline.to(self._device)
+        _offload.place(self.options, pipeline, self._device)
+        offloaded = self.options.offload != "none"
+        self._gauge = gauge_of(self._device, self._cell_pixels, self._tile_pixels, offloaded=offloaded)
+        if self._gauge:
+            pipeline.vae.decode = self._gauge.around(pipeline.vae.decode, "decode")
         _speed.apply(self.options, pipeline, self.name)
         self._adapters = Adapters(
             self.name, self.lane, pipeline, self._instance.lora_folders, self.options.loaded_loras
@@ -217,15 +246,14 @@ class DiffusersBackend(PipelineBackend):
         compiled = _speed.compiled(self.options, module, self.name)
         if compiled is not None:
             self._compiled[name] = compiled
-        return compiled
+        if self._gauge is None:
+            return compiled
+        return self._gauge.around(compiled or module, "denoise", unsettled=_UNSETTLED if compiled else 0)
 
     def warm_up(self) -> None:
-        for each in self._compiled.values():
-            each.warming = True
-        if self._compiled:
-            warm_up(self, self._compiled, self.options.compile_sizes or [self._own_size])
-        for each in self._compiled.values():
-            each.warming = False
+        compiled, self._compiled = self._compiled, {}
+        if compiled:
+            warm_up(self, compiled, self.options.compile_sizes or [self._own_size])
 
 
 def _dtype(instance: InstanceConfig, device: str) -> torch.dtype:
@@ -242,8 +270,7 @@ def _dtype(instance: InstanceConfig, device: str) -> torch.dtype:
 def _checked(options: DiffusersOptions, instance: InstanceConfig) -> DiffusersOptions:
     """What cannot go together is said before anything is loaded."""
     options = _speed.checked(options, instance.name)
-    if options.compile and options.offload != "none":
-        raise ConfigError(f"{instance.name}: options `compile` and `offload` do not go together; drop one.")
+    _offload.check(options, instance.name)
     return options
 
 

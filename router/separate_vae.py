@@ -33,6 +33,8 @@ class SeparateVae:
         self.place = place / "vae" if (place / "vae").is_dir() else place
         self.file = self._file()
         self.config = self._config()
+        self.prefix = ""
+        """Before the names of its tensors."""
         self.tensors = self._tensors()
 
     @property
@@ -46,17 +48,17 @@ class SeparateVae:
     def check(self, model: str, own: Mapping[str, Any]) -> None:
         """That it codes the latents of this model; `own` is the configuration of the VAE it replaces."""
         if self.latent_channels != own.get("latent_channels", 4):
-            self._refuse(
+            self.refuse(
                 f"has {self.latent_channels} latent channels, and the model {model!r} works on"
                 f" {own.get('latent_channels', 4)}; name a VAE of the model's family"
             )
         kind, own_kind = self.config.get("_class_name"), own.get("_class_name")
         if kind is not None and kind != own_kind:
-            self._refuse(f"is a {kind}, and the model {model!r} has a {own_kind}; name one of that class")
+            self.refuse(f"is a {kind}, and the model {model!r} has a {own_kind}; name one of that class")
         for key, default in _SCALINGS.items():
             said, wanted = self.config.get(key) or default, own.get(key) or default
             if self.config and not math.isclose(said, wanted, rel_tol=1e-3):
-                self._refuse(
+                self.refuse(
                     f"has `{key}` {said}, and the model {model!r} was trained for {wanted}; name a VAE of the"
                     " model's family"
                 )
@@ -71,12 +73,12 @@ class SeparateVae:
             found = sorted(self.place.glob("*.safetensors"))
             plain = [file for file in found if file.name.count(".") == 1] or found
             if not plain:
-                self._refuse("has no safetensors file; only such files are read")
+                self.refuse("has no safetensors file; only such files are read")
             return plain[0]
         if not self.place.is_file():
-            self._refuse("is not there; correct the path")
+            self.refuse("is not there; correct the path")
         if self.place.suffix != ".safetensors":
-            self._refuse("does not end with .safetensors; only such files are read")
+            self.refuse("does not end with .safetensors; only such files are read")
         return self.place
 
     def _config(self) -> dict[str, Any]:
@@ -87,9 +89,9 @@ class SeparateVae:
         try:
             content = json.loads(beside.read_text(encoding="utf-8"))
         except (OSError, ValueError):
-            self._refuse("has no readable config.json; copy it again")
+            self.refuse("has no readable config.json; copy it again")
         if not isinstance(content, dict):
-            self._refuse("has no object in its config.json; copy it again")
+            self.refuse("has no object in its config.json; copy it again")
         return {key: value for key, value in content.items() if key != "_name_or_path"}
 
     def _tensors(self) -> Mapping[str, Tensor]:
@@ -97,15 +99,17 @@ class SeparateVae:
         try:
             tensors = Header.read(self.file).tensors
         except HeaderError as exc:
-            self._refuse(f"{exc}; {exc.cure}")
+            self.refuse(f"{exc}; {exc.cure}")
         except OSError as exc:
-            self._refuse(f"cannot be read ({exc.strerror}); correct the path")
+            self.refuse(f"cannot be read ({exc.strerror}); correct the path")
         prefix = next((prefix for prefix in _PREFIXES if prefix + _MARK in tensors), None)
         if prefix is None or len(tensors[prefix + _MARK].shape) != 4:
-            self._refuse("is no VAE; name the file or folder of one")
+            self.refuse("is no VAE; name the file or folder of one")
+        self.prefix = prefix
         return {
             name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)
         }
 
-    def _refuse(self, what: str) -> NoReturn:
+    def refuse(self, what: str) -> NoReturn:
+        """The rest of a sentence that begins with the VAE, without its full stop."""
         raise LoadError(f"{self._instance}: option `vae`: {self.name!r} {what}.", instance=self._instance)

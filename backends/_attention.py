@@ -1,0 +1,81 @@
+"""How attention is computed: xformers where it is installed, else PyTorch's own, else in slices."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from diffusers.models.attention_dispatch import AttentionBackendName
+
+from router.errors import ConfigError
+
+_UNET_NAMES = ("native", "slicing", "xformers")
+_DISPATCHED = tuple(name.value for name in AttentionBackendName)
+"""Names for the transformers whose attention Diffusers dispatches (FLUX)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attention:
+    """What was chosen, and the note that says so."""
+
+    name: str
+    note: str
+
+
+def choose(wanted: str, device: str, instance: str, *, unet: bool) -> Attention:
+    """`wanted` is option `attention`; nothing is loaded. Raises `ConfigError` for what cannot be here."""
+    if wanted == "auto":
+        return _best(device, unet)
+    known = _UNET_NAMES if unet else _DISPATCHED
+    said = f"{instance}: option `attention` is {wanted!r}"
+    if wanted == "slicing" and not unet:
+        raise ConfigError(f"{said}, which UNets alone have; use `auto`.")
+    if wanted not in known:
+        names = ", ".join(("auto", *(name for name in known if not name.startswith("_"))))
+        raise ConfigError(f"{said}, which this model has not; use one of {names}.")
+    if wanted == "xformers" and not _has_xformers():
+        raise ConfigError(f"{said}, which is not installed; `pip install xformers`, or use `auto`.")
+    if wanted == "xformers" and not device.startswith("cuda"):
+        raise ConfigError(f"{said}, which runs on CUDA alone; use `auto`.")
+    return Attention(wanted, f"attention {wanted}")
+
+
+def apply(attention: Attention, pipeline: Any, instance: str) -> None:
+    """Set it on a pipeline. Raises `ConfigError` for what the machine has not after all."""
+    if attention.name == "native":  # Diffusers' own default, wherever PyTorch has it
+        return
+    unet = getattr(pipeline, "unet", None)
+    try:
+        if attention.name == "slicing":
+            pipeline.enable_attention_slicing()
+        elif unet is not None:
+            pipeline.enable_xformers_memory_efficient_attention()
+        else:
+            _dispatch(pipeline.transformer, attention.name)
+    except (ValueError, RuntimeError, ImportError, AttributeError) as exc:
+        raise ConfigError(
+            f"{instance}: option `attention` is {attention.name!r}, which this model or machine has not;"
+            " use `auto`."
+        ) from exc
+
+
+def _best(device: str, unet: bool) -> Attention:
+    if unet and device.startswith("cuda") and _has_xformers():
+        return Attention("xformers", "attention xformers, as it is installed")
+    if hasattr(torch.nn.functional, "scaled_dot_product_attention"):
+        return Attention("native", "attention native, PyTorch's own")
+    return Attention("slicing", "attention slicing, as this PyTorch has no memory-efficient one")
+
+
+def _dispatch(transformer: Any, name: str) -> None:
+    """Some transformers (SD3's) compute attention without Diffusers' dispatch: they would not notice."""
+    transformer.set_attention_backend(name)
+    processors = transformer.attn_processors.values()
+    if not any(getattr(each, "_attention_backend", None) for each in processors):
+        raise ValueError("no part of this model takes an attention back end")
+
+
+def _has_xformers() -> bool:
+    return find_spec("xformers") is not None
