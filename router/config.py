@@ -84,12 +84,16 @@ class ModelConfig(_Frozen):
 
     name: str
     instances: Annotated[tuple[InstanceConfig, ...], Field(min_length=1)]
+    type: str = ""
+    """The family it must be of, such as `sdxl`; empty takes what is found."""
     description: str = ""
     licence: str = ""
     defaults: ModelDefaults = ModelDefaults()
     policy: Literal["order", "fastest"] = "order"
     origin: str = ""
     """Where it was found and why it serves, for `triptych models`."""
+    stands_in: str = ""
+    """Why it serves in place of the default model, if it does: told to all who name none."""
 
     _spread = model_validator(mode="before")(spread)
 
@@ -146,6 +150,8 @@ class RouterConfig(_Frozen):
     """Name -> what a request with that `preset` has in the fields that it leaves out."""
     sources: tuple[str, ...] = ()
     """Where each setting came from, for `triptych check`: one line each."""
+    legacy: tuple[str, ...] = ()
+    """What became of each variable of earlier systems, where they are taken: one sentence each."""
 
     def model(self, name: str) -> ModelConfig | None:
         return next((model for model in self.models if model.name == name), None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -13,19 +13,23 @@ from router.checkpoint import SUFFIX, SUFFIXES
 from router.config import SHIPPED_MODEL, InstanceConfig, ModelConfig, ModelDefaults
 from router.devices import SPREAD_POLICY, split, spread
 from router.errors import ConfigError
+from router.fallback import with_stand_in
 from router.findings import did_you_mean
 from router.registry import check_name
+from router.sizes import with_sides
 from router.variables import Variables
 
 SHIPPED_SOURCE = f"shipped:{SHIPPED_MODEL}"
 SHIPPED_DEFAULTS = ModelDefaults(num_inference_steps=20, guidance_scale=3.0)
 DEFAULT_BACKEND = "diffusers"
+SERVER_BACKEND = "triton"
 LOCAL_FOLDERS = ("model", ".")
 """Where a model is looked for when none is named, in this order."""
 
 _PATH_OPTIONS = ("config", "vae", "refiner")
 """The options of an instance that are paths, and relative to the file as its `source` is."""
 
+_SERVERS = ("grpc://", "grpcs://")
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 
@@ -35,6 +39,10 @@ class ModelTable(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     instances: Annotated[tuple[InstanceConfig, ...], Field(min_length=1)]
+    source: str = ""
+    """Of the instances that name none; alone it makes one instance, of the backend `diffusers`."""
+    type: str = ""
+    """The family it must be of, such as `sdxl`."""
     description: str = ""
     licence: str = ""
     defaults: ModelDefaults = ModelDefaults()
@@ -46,13 +54,27 @@ class ModelTable(BaseModel):
 
     _spread = model_validator(mode="before")(spread)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _by_source(cls, table: Any) -> Any:
+        if isinstance(table, Mapping) and isinstance(table.get("source"), str) and "instances" not in table:
+            return {**table, "instances": [{"backend": DEFAULT_BACKEND}]}
+        return table
+
 
 def choose_models(
-    tables: Mapping[str, ModelTable], place: Path, default: str | None, variables: Variables, directory: Path
+    tables: Mapping[str, ModelTable],
+    place: Path,
+    default: str | None,
+    variables: Variables,
+    directory: Path,
+    *,
+    fallback: bool = False,
 ) -> tuple[tuple[ModelConfig, ...], str]:
     """The models that will serve, and the name of the default one. Raises `ConfigError`.
 
-    `tables` and `default` are those of the file `place`; without tables it need not exist.
+    `tables` and `default` are those of the file `place`; without tables it need not exist. With
+    `fallback` another model serves where the default one is not there.
     """
     _check_backends(tables, place, variables)
     models = [_of_table(name, table, place) for name, table in tables.items()]
@@ -65,7 +87,7 @@ def choose_models(
         models = [_found(variables, directory)]
     _check_names(models, default, place)
     selected = [_overridden(_selected(model, variables), variables) for model in models]
-    return tuple(selected), default or models[0].name
+    return with_stand_in(selected, default or models[0].name, place.parent, allowed=fallback)
 
 
 def _check_backends(tables: Mapping[str, ModelTable], place: Path, variables: Variables) -> None:
@@ -86,12 +108,16 @@ def _check_backends(tables: Mapping[str, ModelTable], place: Path, variables: Va
 
 
 def _of_table(name: str, table: ModelTable, place: Path) -> ModelConfig:
-    instances = tuple(_with_paths(instance, place.parent) for instance in table.instances)
+    sourced = [
+        each if each.source else each.model_copy(update={"source": table.source}) for each in table.instances
+    ]
+    instances = tuple(_with_paths(instance, place.parent) for instance in sourced)
     if table.resident:
         instances = tuple(each.model_copy(update={"resident": True}) for each in instances)
     return ModelConfig(
         name=name,
         instances=_named(name, instances),
+        type=table.type,
         description=table.description,
         licence=table.licence,
         defaults=table.defaults,
@@ -118,6 +144,10 @@ def _of_variable(
         folder = folder.resolve()
         _check_free(folder.name, "folder", source, tables)
         return _made(folder.name, str(folder), variables, origin)
+    if source.startswith(_SERVERS):
+        name = source.rstrip("/").rpartition("/")[2]
+        _check_free(name, "model", source, tables)
+        return _made(name, source, variables, origin, SERVER_BACKEND)
     if _HUB_ID.fullmatch(source):
         return _made(source, source, variables, origin)
     known = did_you_mean(source, [*tables, SHIPPED_MODEL])
@@ -161,9 +191,11 @@ def _shipped(variables: Variables, origin: str) -> ModelConfig:
     return _made(SHIPPED_MODEL, SHIPPED_SOURCE, variables, origin).model_copy(update=facts)
 
 
-def _made(name: str, source: str, variables: Variables, origin: str) -> ModelConfig:
+def _made(
+    name: str, source: str, variables: Variables, origin: str, backend: str = DEFAULT_BACKEND
+) -> ModelConfig:
     """A model that stands in no file: one instance for each backend that is asked for."""
-    backends = variables.backends or (DEFAULT_BACKEND,)
+    backends = variables.backends or (backend,)
     instances = tuple(InstanceConfig(backend=backend, source=source) for backend in backends)
     return ModelConfig(name=name, instances=_named(name, instances), origin=origin)
 
@@ -234,7 +266,11 @@ def _overridden(model: ModelConfig, variables: Variables) -> ModelConfig:
     instances = tuple(
         instance.model_copy(update=variables.given("instances")) for instance in model.instances
     )
-    defaults = model.defaults.model_copy(update=variables.given("defaults"))
+    given = with_sides(variables.given("defaults"))
+    sides = dict.fromkeys(("size", "height", "width")) if given.keys() & {"size", "height", "width"} else {}
+    if "size" not in given and "size" in sides and model.defaults.size is None:
+        sides = {}  # one side of the environment's, the other of the file's
+    defaults = model.defaults.model_copy(update=sides | given)
     changed = model.model_copy(update={"instances": instances, "defaults": defaults})
     devices = split(variables.device or "")
     return _on_devices(changed, devices) if len(devices) > 1 else changed

@@ -40,13 +40,15 @@ class ModelView:
     instances: tuple[InstanceView, ...]
     fills: Mapping[str, Any]
     """Field -> default. Empty while no instance is known."""
+    stands_in: str = ""
+    """Why it serves those who name no model, where it is not the default one."""
 
     @classmethod
     def of(cls, config: ModelConfig, capabilities: Mapping[str, Capabilities]) -> ModelView:
         """Defaults come from the config, then from the first instance known; fixed shapes go first."""
         views = [InstanceView(each.name, capabilities.get(each.name)) for each in config.instances]
         known = [view.capabilities for view in views if view.capabilities is not None]
-        view = cls(config.name, tuple(sorted(views, key=_is_dynamic)), NO_FILLS)
+        view = cls(config.name, tuple(sorted(views, key=_is_dynamic)), NO_FILLS, config.stands_in)
         if not known:
             return view
         fills = _fills(config, known[0], view.size_of(config.defaults.size))
@@ -72,6 +74,8 @@ class Route:
     rejections: Rejections
     """For each instance passed over, one sentence why."""
     adjustments: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    """What the caller should know and did not ask: that a model stands in for the default one."""
     temporary: bool = False
     """Whether the rejections may pass by themselves: an instance that would serve is not available."""
 
@@ -99,6 +103,7 @@ def choose_route(
     candidates stand by predicted completion, else in the model's order. Raises
     `InvalidRequestError` for what passes the configured limits, whoever would serve it.
     """
+    asked = request.model
     request = effective(with_preset(request, presets, model.fills), model, seed)
     request, said = _with_own_scheduler(request, model)
     check_limits(request, limits)
@@ -111,7 +116,10 @@ def choose_route(
         route = _with_nearest_size(route, model, limits, unavailable, predict)
         if too_large and not route.adjustments:
             raise too_large
-    return dataclasses.replace(route, adjustments=(*said, *route.adjustments)) if said else route
+    notes = (model.stands_in,) if asked is None and model.stands_in else ()
+    if not said and not notes:
+        return route
+    return dataclasses.replace(route, adjustments=(*said, *route.adjustments), notes=notes)
 
 
 def effective(request: GenerateRequest, model: ModelView, seed: int) -> GenerateRequest:

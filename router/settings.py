@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -14,11 +15,14 @@ from router.config import BreakerConfig, Limits, MemoryConfig, ModelConfig, Rout
 from router.enhance_settings import read_enhance
 from router.errors import ConfigError
 from router.findings import first_finding
+from router.legacy import read_legacy
 from router.lora_folders import with_lora_folders
 from router.measured import default_cache
 from router.models import ModelTable, choose_models
 from router.presets import BUILT_IN, RequestPreset
 from router.variables import SETS, Variables, read_variables, variable
+
+log = logging.getLogger("router")
 
 FILE_NAME = "triptych.toml"
 _LIMITED = {
@@ -35,6 +39,8 @@ class _File(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     default_model: str | None = None
+    fallback_model: bool = False
+    """Whether the first model that is there serves where the default one is not."""
     lora_folders: tuple[str, ...] = ()
     """Of every model that names none; relative to the file."""
     deadline_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
@@ -63,14 +69,29 @@ def load_config(
     The models are the first of: those of the file, together with the folder, checkpoint or hub id in
     `TRIPTYCH_MODEL`; `directory/model` or `directory` itself where it holds a `model_index.json`;
     the shipped model. `environ` and `directory` stand for the process's own.
+    Variables of earlier systems are taken with `TRIPTYCH_LEGACY_ENV=1`, each with a warning in the log.
     """
-    directory = Path.cwd() if directory is None else directory
-    environ = os.environ if environ is None else environ
+    legacy = read_legacy(os.environ if environ is None else environ)
+    with legacy.in_old_words():
+        config = _load(path, legacy.environ, Path.cwd() if directory is None else directory)
+    for note in legacy.told:
+        log.warning(note)
+    sources = (*map(legacy.said, config.sources), *(f"environment: {note}" for note in legacy.notes))
+    return config.model_copy(update={"sources": sources, "legacy": legacy.told})
+
+
+def _load(path: Path | None, environ: Mapping[str, str], directory: Path) -> RouterConfig:
     variables = read_variables(environ)
     place = _find_file(path or variables.config, directory)
     raw, file = ({}, _File()) if place is None else _read_file(place)
+    fallback = file.fallback_model if variables.fallback_model is None else variables.fallback_model
     models, default_model = choose_models(
-        file.models, place or directory / FILE_NAME, file.default_model, variables, directory
+        file.models,
+        place or directory / FILE_NAME,
+        file.default_model,
+        variables,
+        directory,
+        fallback=fallback,
     )
     models = with_lora_folders(
         models, file.models, file.lora_folders, place or directory / FILE_NAME, variables.loras, directory

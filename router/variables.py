@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
-from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -17,6 +17,7 @@ from pydantic_settings import (
 
 from router.errors import ConfigError
 from router.findings import did_you_mean, first_finding
+from router.sizes import with_sides
 
 PREFIX = "TRIPTYCH_"
 ENHANCE_PREFIX = f"{PREFIX}ENHANCE_"
@@ -27,11 +28,14 @@ SERVER_PREFIX = f"{PREFIX}SERVER_"
 SETS: dict[str, str] = {
     "config": "file",
     "model": "default_model",
+    "fallback_model": "fallback_model",
     "backends": "instances",
     "device": "instances.device",
     "dtype": "instances.dtype",
+    "loras": "lora_folders",
     "default_height": "defaults.height",
     "default_width": "defaults.width",
+    "default_size": "defaults.size",
     "default_steps": "defaults.num_inference_steps",
     "default_guidance": "defaults.guidance_scale",
     "max_height": "limits.max_height",
@@ -42,9 +46,9 @@ SETS: dict[str, str] = {
     "concurrency": "limits.concurrency",
     "queue": "limits.queue",
     "deadline_s": "deadline_s",
+    "legacy_env": "environment",
     "idle_unload_s": "memory.idle_unload_s",
     "cache": "memory.cache",
-    "loras": "lora_folders",
     "records": "watch.records",
     "slow_s": "watch.slow_s",
     "min_similarity": "watch.min_similarity",
@@ -62,6 +66,11 @@ def _split(value: Any) -> Any:
     return tuple(dict.fromkeys(part.strip() for part in value.split(",") if part.strip()))
 
 
+def _size(value: str | None) -> str | None:
+    with_sides({"size": value})  # raises what is told of the variable
+    return value
+
+
 class Variables(BaseSettings):
     """`TRIPTYCH_MAX_HEIGHT` is `max_height`, and so on; `None` or empty is not set."""
 
@@ -69,6 +78,7 @@ class Variables(BaseSettings):
 
     config: Path | None = None
     model: str | None = None
+    fallback_model: bool | None = None
     backends: Annotated[tuple[str, ...] | None, NoDecode, BeforeValidator(_split)] = None
     device: str | None = None
     dtype: str | None = None
@@ -76,6 +86,7 @@ class Variables(BaseSettings):
     """Folders, relative to the working directory."""
     default_height: _Count | None = None
     default_width: _Count | None = None
+    default_size: Annotated[str | None, AfterValidator(_size)] = None
     default_steps: _Count | None = None
     default_guidance: _Scale | None = None
     max_height: _Count | None = None
@@ -86,6 +97,8 @@ class Variables(BaseSettings):
     concurrency: _Count | None = None
     queue: Annotated[int, Field(ge=0)] | None = None
     deadline_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    legacy_env: bool = False
+    """Whether names without the prefix are taken too; see `router.legacy`."""
     idle_unload_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     cache: Path | None = None
     records: Annotated[int, Field(ge=0)] | None = None
@@ -123,9 +136,15 @@ def read_variables(environ: Mapping[str, str]) -> Variables:
     source = EnvSettingsSource(Variables)
     source.env_vars = {name.lower(): value for name, value in ours.items() if value}
     try:
-        return Variables(**source())
+        variables = Variables(**source())
     except ValidationError as exc:
         raise ConfigError(f"Environment: {first_finding(exc, Variables, variable)}") from exc
+    for side in ("default_height", "default_width"):
+        if variables.default_size is not None and getattr(variables, side) is not None:
+            raise ConfigError(
+                f"{variable('default_size')} and {variable(side)} are both set; unset one of them."
+            )
+    return variables
 
 
 def variable(name: str) -> str:
