@@ -69,9 +69,11 @@ class Catalogue:
             await asyncio.to_thread(lane.close)
 
     def _served(self, config: ModelConfig) -> ServedModel:
-        return ServedModel(config, [self._instance(config.name, each) for each in config.instances])
+        return ServedModel(
+            config, [self._instance(config.name, each, config.type) for each in config.instances]
+        )
 
-    def _instance(self, model: str, config: InstanceConfig) -> Instance:
+    def _instance(self, model: str, config: InstanceConfig, type: str = "") -> Instance:
         return Instance(
             model,
             config,
@@ -80,6 +82,7 @@ class Catalogue:
             device_memory=self._config.device_memory,
             on_probed=self._on_probed,
             measured=self._measured,
+            type=type,
         )
 
     async def _make_backend(self, config: InstanceConfig) -> Backend:

@@ -17,10 +17,12 @@ from router.config import InstanceConfig
 from router.errors import (
     BackendError,
     BackendUnavailableError,
+    ConfigError,
     GenerateError,
     LoadError,
     RouterError,
 )
+from router.families import why_not_family
 from router.footprint import Workspace
 from router.measured import MeasuredStore
 from router.measurements import Measurements
@@ -49,7 +51,9 @@ class Instance:
         device_memory: Mapping[str, int],
         on_probed: Callable[[Instance], None],
         measured: MeasuredStore | None = None,
+        type: str = "",
     ) -> None:
+        """`type` is the family that the configuration says the model is of."""
         self.model = model
         self.name = config.name
         self.config = config
@@ -57,6 +61,7 @@ class Instance:
         self.capabilities: Capabilities | None = None
         self.error: RouterError | None = None
         """Why the last probe failed; `None` after one that went well."""
+        self._type = type
         self._make_backend = make_backend
         self._device_memory = device_memory
         self._on_probed = on_probed
@@ -155,6 +160,8 @@ class Instance:
                 if self._backend is None:
                     self._backend = await self._make_backend(self.config)
                 capabilities = await self._answer(self._backend)
+                if why := why_not_family(self.model, self._type, capabilities.family):
+                    raise ConfigError(f"{self.name}: {why}")
         except RouterError as exc:
             self.error = exc
             self.breaker.trip(str(exc))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from router.config import SHIPPED_MODEL, InstanceConfig, ModelConfig, RouterConfig
 from router.errors import ConfigError, LoadError, RouterError
+from router.families import why_not_family
 from router.model_facts import ModelFacts, facts_of_export, facts_of_model
 from router.models import LOCAL_FOLDERS, SHIPPED_SOURCE, is_model
 
@@ -37,6 +38,8 @@ class Listed:
     description: str
     licence: str
     entries: tuple[Entry, ...]
+    stands_in: str = ""
+    """Why it serves in place of the default model, if it does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,18 +65,20 @@ def take_inventory(config: RouterConfig, directory: Path) -> Inventory:
 
 
 def _listed(model: ModelConfig, default: bool) -> Listed:
-    entries = tuple(map(_entry, model.instances))
+    entries = tuple(_entry(instance, model) for instance in model.instances)
     own = (entry.facts.licence for entry in entries if entry.facts and entry.facts.licence)
     licence = model.licence or next(own, "")
-    return Listed(model.name, model.origin, default, model.description, licence, entries)
+    return Listed(model.name, model.origin, default, model.description, licence, entries, model.stands_in)
 
 
-def _entry(instance: InstanceConfig) -> Entry:
+def _entry(instance: InstanceConfig, model: ModelConfig) -> Entry:
     start = Entry(instance.name, instance.backend, instance.source)
     try:
         facts = _facts(instance)
     except RouterError as exc:
         return replace(start, error=str(exc))
+    if facts and (why := why_not_family(model.name, model.type, facts.family)):
+        return replace(start, facts=facts, error=why)
     return replace(start, facts=facts, note="" if facts else _who_knows(instance))
 
 

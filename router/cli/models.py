@@ -10,7 +10,7 @@ from rich.text import Text
 
 from router.cli.failures import reported
 from router.cli.options import AsJson
-from router.cli.output import print_json, print_table
+from router.cli.output import print_json, print_note, print_table
 from router.inventory import Entry, Inventory, Listed, take_inventory
 from router.model_facts import ModelFacts
 from router.settings import load_config
@@ -35,6 +35,8 @@ def models(ctx: typer.Context, as_json: AsJson = False) -> None:
 def _print(inventory: Inventory) -> None:
     rows = [_row(model, entry) for model in inventory.models for entry in model.entries]
     print_table("Models", _COLUMNS, rows)
+    for note in (model.stands_in for model in inventory.models if model.stands_in):
+        print_note(note)
     if inventory.passed_over:
         left = [(each.source, each.why) for each in inventory.passed_over]
         print_table("Found, and not served", ("Where", "Why"), left)
@@ -42,14 +44,15 @@ def _print(inventory: Inventory) -> None:
 
 def _row(model: Listed, entry: Entry) -> list[str | Text]:
     name = f"{model.name} (default)" if model.default else model.name
+    name += f"\n{model.description}" if model.description else ""
     where = f"{entry.source or 'no source'}\n{model.origin}"
     return [name, entry.name, where, _what(entry), model.licence or "not named"]
 
 
 def _what(entry: Entry) -> Text:
-    if entry.facts:
-        return Text("; ".join(_told(entry.facts)))
-    return Text(entry.error, style="red") if entry.error else Text(entry.note)
+    if entry.error:
+        return Text(entry.error, style="red")
+    return Text("; ".join(_told(entry.facts)) if entry.facts else entry.note)
 
 
 def _told(facts: ModelFacts) -> list[str]:
