@@ -12,12 +12,12 @@ from rich.text import Text
 
 from router import registry
 from router.capabilities import Capabilities
+from router.cli.configuration import load_config
 from router.cli.failures import reported
 from router.cli.options import AsJson
 from router.cli.output import print_json, print_table
 from router.config import RouterConfig
 from router.router import BackendRouter
-from router.settings import load_config
 from router.statistics import InstanceStatus
 
 

@@ -5,24 +5,27 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from pathlib import Path
+from typing import Annotated, Any, TypeAlias
 
 import typer
 from rich.text import Text
 
 from router.capabilities import Capabilities
+from router.cli.configuration import load_config
 from router.cli.failures import cause_of, describe, reported, sentence_of
 from router.cli.options import AsJson
 from router.cli.output import STDOUT, print_json, print_note
+from router.cli.parity import check_parity
 from router.config import Limits, RouterConfig
 from router.errors import RouterError
 from router.request import GenerateRequest
 from router.router import BackendRouter
 from router.routing import nearest_size
-from router.settings import load_config
 from router.types import RawImage
 
 _PROMPT = "a red circle on a white background"
+_SHEET = Path("parity.png")
 _SIDE, _STEPS = 64, 2  # the tiny picture, or as near to it as the instance takes
 
 
@@ -38,11 +41,23 @@ class Line:
 Note: TypeAlias = Callable[[Line], None]
 
 
-def check(ctx: typer.Context, as_json: AsJson = False) -> None:
+def check(
+    ctx: typer.Context,
+    parity: Annotated[
+        bool, typer.Option("--parity", help="Compare the pictures of each model's instances instead.")
+    ] = False,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where --parity draws them.")] = _SHEET,
+    pictures: Annotated[int, typer.Option(min=1, max=64, help="How many pictures --parity compares.")] = 8,
+    as_json: AsJson = False,
+) -> None:
     """Look at configuration, libraries and model files, and make one tiny picture on each instance.
 
     Each line says that all is well, or what is wrong and the cure. Exits with 0 only if all is well.
     """
+    if parity:
+        with reported(as_json):
+            check_parity(load_config(ctx.obj), output, pictures, as_json)
+        return
     lines: list[Line] = []
 
     def note(line: Line) -> None:

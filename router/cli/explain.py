@@ -9,6 +9,7 @@ from typing import Any
 import typer
 from rich.text import Text
 
+from router.cli.configuration import load_config
 from router.cli.failures import describe, reported
 from router.cli.options import AsJson, Asked, asking, in_options, parameters_of
 from router.cli.output import print_json, print_note, print_table
@@ -16,7 +17,6 @@ from router.config import RouterConfig
 from router.request import GenerateRequest
 from router.router import BackendRouter
 from router.routing import Route
-from router.settings import load_config
 
 
 @asking

@@ -9,6 +9,7 @@ from typing import Annotated, TypeAlias
 
 import typer
 
+from router.cli.configuration import load_config
 from router.cli.failures import reported
 from router.cli.files import check_latents, check_output
 from router.cli.options import AsJson, Asked, asking
@@ -19,7 +20,6 @@ from router.config import RouterConfig
 from router.errors import RouterError
 from router.request import GenerateRequest
 from router.router import BackendRouter
-from router.settings import load_config
 from router.types import Completed, GenerateResult
 
 Output: TypeAlias = Annotated[

@@ -8,12 +8,12 @@ from pathlib import Path
 import typer
 from rich.text import Text
 
+from router.cli.configuration import load_config
 from router.cli.failures import reported
 from router.cli.options import AsJson
 from router.cli.output import print_json, print_note, print_table
 from router.inventory import Entry, Inventory, Listed, take_inventory
 from router.model_facts import ModelFacts
-from router.settings import load_config
 
 _COLUMNS = ("Model", "Instance", "Where, and why", "What it is", "Licence")
 
