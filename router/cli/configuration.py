@@ -1,4 +1,4 @@
-"""The configuration of a command, with a line on stderr for each name of an earlier system that it came by."""
+"""The configuration of a command, with a line on stderr for each name of an earlier system."""
 
 from __future__ import annotations
 

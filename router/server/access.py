@@ -2,7 +2,7 @@
 
 | path | without a key | how a browser proves it |
 |---|---|---|
-| `/`, `/page/*`, `/healthz`, `/readyz`, `/openapi.json` | yes | |
+| `/`, `/page/*`, `/health`, `/healthz`, `/readyz`, `/openapi.json` | yes | |
 | `/outputs/*`, a job's `events`, `images`, `latents` | no | a signed link, from the reply that named it |
 | everything else, `/metrics` too | no | the header, set by a page's own script |
 """
@@ -23,7 +23,7 @@ ANONYMOUS = "anonymous"
 LINK = "link"
 """Who came by a signed link, which is good for that one path."""
 
-_OPEN = frozenset({"/", "/healthz", "/readyz", "/openapi.json"})
+_OPEN = frozenset({"/", "/health", "/healthz", "/readyz", "/openapi.json"})
 _OPEN_FOLDERS = ("/page/",)
 _SIGNED = re.compile(r"/outputs/.+|/v1/jobs/[^/]+/(events|(images|latents)/[0-9]+)")
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::\d{1,5})?")

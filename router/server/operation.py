@@ -8,6 +8,7 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel
 from starlette.responses import JSONResponse, Response
 
+from router.server import cuda
 from router.server.documents import errors
 from router.server.front import front_of
 from router.server.metrics import MEDIA_TYPE
@@ -15,8 +16,16 @@ from router.server.metrics import MEDIA_TYPE
 routes = APIRouter(tags=["operation"])
 
 
+class Life(BaseModel):
+    status: str
+
+
 class Health(BaseModel):
     status: str
+    cuda: bool | None
+    """Whether CUDA can be used on this machine; null where its driver gives no answer."""
+    devices: list[str]
+    """What the instances run on, as far as they were probed."""
 
 
 class Readiness(BaseModel):
@@ -25,10 +34,19 @@ class Readiness(BaseModel):
     """Why it is not ready; empty if it is."""
 
 
-@routes.get("/healthz", response_model=Health)
+@routes.get("/healthz", response_model=Life)
 async def healthz() -> Response:
     """Whether the process is alive."""
     return JSONResponse({"status": "alive"})
+
+
+@routes.get("/health", response_model=Health)
+async def health(request: Request) -> Response:
+    """Whether the process is alive, whether there is CUDA, and which devices serve."""
+    statuses = front_of(request).router.instances()
+    devices = sorted({status.device for status in statuses if status.capabilities is not None})
+    has_cuda = await asyncio.to_thread(cuda.is_available)
+    return JSONResponse({"status": "ok", "cuda": has_cuda, "devices": devices})
 
 
 @routes.get("/readyz", response_model=Readiness, responses={503: {"model": Readiness}})
