@@ -10,6 +10,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from router.parity import MIN_PSNR_DB
+
 
 @dataclass(frozen=True, slots=True)
 class Tolerance:
@@ -31,13 +33,13 @@ class Tolerance:
 TOLERANCES: Final[Mapping[str, Tolerance]] = {
     # Sums in another order differ by a few units in the last place: 1.6e-5 at most was measured, in T5.
     # A picture of 60 dB has one colour in fifteen off by one level, which is rounding to 8 bits.
-    "float32": Tolerance(1e-4, 60.0),
+    "float32": Tolerance(1e-4, MIN_PSNR_DB["float32"]),
     # 10 bits behind the point: 1.6e-3 at most was measured, T5 aside, which loses more in PyTorch as well.
     # 45 dB is an error of 1.4 levels of 255, which nobody sees; 54 dB was the least measured.
-    "float16": Tolerance(5e-3, 45.0),
+    "float16": Tolerance(5e-3, MIN_PSNR_DB["float16"]),
     # 3 bits fewer, so eight times the error: 2.3e-2 at most was measured, T5 aside.
     # 32 dB is 6.4 levels, seen only side by side; 39 dB was the least measured.
-    "bfloat16": Tolerance(4e-2, 32.0),
+    "bfloat16": Tolerance(4e-2, MIN_PSNR_DB["bfloat16"]),
 }
 """Measured on miniatures of the four families with random weights, 64x64: all components, four pictures each.
 

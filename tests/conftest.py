@@ -14,8 +14,14 @@ from blockbuster import BlockBuster
 
 from router.lane import Lane
 
-# The fixtures `open_page`, `folder`, `exports`, `triton_server`.
-pytest_plugins = ["tests.browser", "tests.command_line", "tests.exports", "tests.triton_servers"]
+# The fixtures `open_page`, `folder`, `exports`, `triton_server`, `everywhere`.
+pytest_plugins = [
+    "tests.browser",
+    "tests.command_line",
+    "tests.exports",
+    "tests.triton_servers",
+    "tests.triton_everywhere",
+]
 
 # The model libraries read these once, when a test first imports them.
 os.environ.update(

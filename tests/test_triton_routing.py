@@ -6,45 +6,13 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from router import BackendRouter
 from router.config import RouterConfig
 from router.settings import load_config
 from router.types import GenerateResult
-from tests.exports import Exports
-from tests.miniatures import miniature
 from tests.triton_instances import LEAST_DB, images_of, least_db, picture, request
-from tests.triton_servers import TritonServer
 
 BACKENDS = ("diffusers", "onnxruntime", "triton")
-
-
-@pytest.fixture
-def everywhere(triton_server: TritonServer, exports: Exports, miniatures: Path, tmp_path: Path) -> Path:
-    """The folder of a configuration in which each backend serves the same model."""
-    (tmp_path / "triptych.toml").write_text(
-        f"""
-        [limits]
-        concurrency = 16
-
-        [[models.sd15.instances]]
-        backend = "diffusers"
-        source = "{miniature("sd15", miniatures)}"
-        device = "cpu"
-
-        [[models.sd15.instances]]
-        backend = "onnxruntime"
-        source = "{exports("sd15")}"
-        device = "cpu"
-        options = {{ unverified = true }}
-
-        [[models.sd15.instances]]
-        backend = "triton"
-        source = "grpc://{triton_server.grpc}/sd15"
-        """
-    )
-    return tmp_path
 
 
 def config(folder: Path, *backends: str) -> RouterConfig:
