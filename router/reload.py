@@ -53,9 +53,8 @@ class Reload:
         try:
             return await self._counted(work)
         except (GenerateError, LoadError):
-            if self.count == before and not self._is_due and not await self._has_changed():
+            if not await self._is_wanted(before):
                 raise
-            self._is_due = self.count == before
         await self.settled()
         return await self._counted(work)
 
@@ -80,6 +79,12 @@ class Reload:
             self._running -= 1
             if not self._running:
                 self._nobody_runs.set()
+
+    async def _is_wanted(self, before: int) -> bool:
+        """Whether a reload is due, by what this request or another has seen, or was made since."""
+        if self.count == before and await self._has_changed():
+            self._is_due = True
+        return self._is_due or self.count != before
 
     async def _has_changed(self) -> bool:
         change = await self._files.look()
