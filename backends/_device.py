@@ -39,3 +39,10 @@ def device_of(instance: InstanceConfig) -> str:
 def torch_device(device: str) -> str:
     """`cpu:0` and `cpu:1` are two lanes on the one CPU that torch knows."""
     return "cpu" if device.startswith("cpu") else device
+
+
+def prepare_thread(threads: int | None) -> None:
+    """Grad mode and thread counts are settings of a thread: set once, outside of every task."""
+    torch.set_grad_enabled(False)
+    if threads is not None:
+        torch.set_num_threads(threads)

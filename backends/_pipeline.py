@@ -16,17 +16,20 @@ from collections.abc import Hashable, Mapping
 from typing import Any
 
 import torch
-from PIL import Image
 
 from backends import _allocator, _preview, _tasks
+from backends._device import prepare_thread
 from backends._errors import as_load_error, forget_frames, losses_heard
 from backends._gather import Gathering, batched_arguments
-from backends._lane import LaneBackend, Report, WithLatents
+from backends._lane import Fetch, LaneBackend, Report, WithLatents
 from backends._latents import LastLatents, unpacked
+from backends._pictures import only_image, to_pil
 from backends._prompt import LongPrompt, prompt_arguments
 from backends._stand_in import MakesCalls, StandIn
+from backends._steps import StepEnd
 from backends._thread import on_a_thread_of_its_own
-from router.errors import BackendUnavailableError, InvalidRequestError, RouterError
+from backends._timesteps import keep_on_cpu
+from router.errors import BackendUnavailableError, RouterError
 from router.request import GenerateRequest
 from router.types import RawImage, Task
 
@@ -47,6 +50,8 @@ class PipelineBackend(LaneBackend):
     long_prompt: LongPrompt = "refuse"
     """What becomes of a prompt beyond the text window, where the request does not say."""
     can_chunk: bool = False
+    never_waits: bool = False
+    """Whether timesteps stay on the CPU and pictures come by and by, so that a GPU is waited for nowhere."""
     fixed_sizes: bool = False
     """For modules that were made for few sizes: nothing of another size is asked of them."""
 
@@ -108,17 +113,27 @@ class PipelineBackend(LaneBackend):
     def alone(self) -> Hashable | None:
         return id(self) if self.one_at_a_time else None
 
-    def picture(self, request: GenerateRequest, seed: int, report: Report) -> RawImage | WithLatents:
+    def picture(self, request: GenerateRequest, seed: int, report: Report) -> RawImage | WithLatents | Fetch:
         pipeline = self._pipeline_of(request)
         arguments = self._arguments(request, seed, pipeline, report)
+        step_end: StepEnd | None = arguments.get("callback_on_step_end")
+        last = None
+        if request.latents and step_end is not None:
+            last = arguments["callback_on_step_end"] = LastLatents(step_end)
         try:
-            if not request.latents:
-                return _only_image(pipeline(**arguments))
-            last = arguments["callback_on_step_end"] = LastLatents(arguments["callback_on_step_end"])
-            return last.beside(_only_image(pipeline(**arguments)), pipeline)
+            made = only_image(self.run(pipeline, arguments, request))
         except BaseException:
             self._restore_vae(pipeline)
             raise
+        if step_end is not None:
+            step_end.flush()
+        if last is not None:
+            return last.beside(made.take(), pipeline)
+        return made.take() if made.is_here else made.take
+
+    def run(self, pipeline: Any, arguments: dict[str, Any], request: GenerateRequest) -> Any:
+        """The output of the pipeline, which is the task's own."""
+        return pipeline(**arguments)
 
     # On the lane's thread.
 
@@ -136,6 +151,7 @@ class PipelineBackend(LaneBackend):
         self._schedulers = _tasks.schedulers(pipeline.scheduler)
         self._vae_dtype = getattr(getattr(pipeline, "vae", None), "dtype", None)
         self._gatherings = self._make_gatherings(pipeline)
+        self.never_waits = pipeline.device.type == "cuda" and _all_gathered(pipeline)
         for task, kind in _tasks.tasks_of(type(pipeline), *_configs(pipeline)).items():
             self._parameters[task] = _tasks.parameters(kind)
             made = self._pipelines[task] = copy.copy(_tasks.with_components_of(kind, pipeline))
@@ -174,7 +190,8 @@ class PipelineBackend(LaneBackend):
         """The pipeline of the request's task, as its own: scheduler and stand-ins are not shared."""
         pipeline = copy.copy(self._pipelines[request.task])
         own = pipeline.__dict__  # past Diffusers' `__setattr__`, which would write into the shared config
-        own["scheduler"] = _tasks.new_scheduler(request.scheduler, pipeline.scheduler, self._schedulers)
+        scheduler = _tasks.new_scheduler(request.scheduler, pipeline.scheduler, self._schedulers)
+        own["scheduler"] = keep_on_cpu(scheduler) if self.never_waits else scheduler
         for name, gathering in self._gatherings.items():
             module = own[name]
             method = "decode" if name == "vae" else "__call__"
@@ -188,14 +205,14 @@ class PipelineBackend(LaneBackend):
         """The request in the words of this pipeline's `__call__`, and only those it has."""
         accepted = self._parameters[request.task]
         wanted: dict[str, Any] = {
-            **self._prompts(request, pipeline),
+            **self.prompts(request, pipeline),
             "height": request.height,
             "width": request.width,
             "num_inference_steps": request.num_inference_steps,
             "guidance_scale": request.guidance_scale,
             "true_cfg_scale": request.true_cfg_scale,
-            "image": _to_pil(request.image, "RGB"),
-            "mask_image": _to_pil(request.mask_image, "L"),
+            "image": to_pil(request.image, "RGB"),
+            "mask_image": to_pil(request.mask_image, "L"),
             "strength": request.strength,
             "max_sequence_length": self.text_length(request),
             "callback_on_step_end": self._at_step_end(request, report),
@@ -204,10 +221,11 @@ class PipelineBackend(LaneBackend):
         return given | {
             # On the CPU torch draws in float32 and casts: every dtype and device starts from one noise.
             "generator": torch.Generator("cpu").manual_seed(seed),
-            "output_type": "pil",
+            "output_type": "pt" if self.never_waits else "pil",
         }
 
-    def _prompts(self, request: GenerateRequest, pipeline: Any) -> dict[str, Any]:
+    def prompts(self, request: GenerateRequest, pipeline: Any) -> dict[str, Any]:
+        """The prompts as arguments of this pipeline's `__call__`."""
         return prompt_arguments(
             pipeline,
             request,
@@ -217,18 +235,11 @@ class PipelineBackend(LaneBackend):
             can_chunk=self.can_chunk,
         )
 
-    def _at_step_end(self, request: GenerateRequest, report: Report) -> Any:
-        def at_step_end(pipeline: Any, index: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
-            self.lane.check_stop()
-            # Second-order schedulers (Heun) go twice through a step: 2 N - 1 calls for N steps.
-            order = pipeline.scheduler.order
-            last = (getattr(pipeline, "num_timesteps", None) or len(pipeline.scheduler.timesteps)) - 1
-            if index % order == order - 1 or index == last:
-                preview = self._preview(pipeline, request, tensors["latents"]) if request.previews else None
-                report(index // order + 1, last // order + 1, preview)
-            return tensors
+    def _at_step_end(self, request: GenerateRequest, report: Report) -> StepEnd:
+        def preview(pipeline: Any, latents: torch.Tensor) -> OnItsWay:
+            return self._preview(pipeline, request, latents)
 
-        return at_step_end
+        return StepEnd(self.lane.check_stop, report, preview if request.previews else None)
 
     def _restore_vae(self, pipeline: Any) -> None:
         """Some pipelines cast the VAE for a while; one that failed then would leave it so for all."""
@@ -236,21 +247,15 @@ class PipelineBackend(LaneBackend):
         if vae is not None and vae.dtype != self._vae_dtype:
             vae.to(self._vae_dtype)
 
-    def _preview(self, pipeline: Any, request: GenerateRequest, latents: torch.Tensor) -> RawImage:
+    def _preview(self, pipeline: Any, request: GenerateRequest, latents: torch.Tensor) -> OnItsWay:
         vae = pipeline.vae
         if self._rgb is None:
             size = (request.height or 0, request.width or 0) if self.fixed_sizes else None
-            self._rgb = _preview.fit(vae, pipeline.vae_scale_factor, pipeline._execution_device, size)
+            fitted = _preview.fit(vae, pipeline.vae_scale_factor, pipeline._execution_device, size)
+            self._rgb = fitted.to(latents.device)
         latents = unpacked(latents, pipeline, request.height or 0, request.width or 0)
         shift = getattr(vae.config, "shift_factor", None) or 0.0
         return _preview.show(latents[0] / vae.config.scaling_factor + shift, self._rgb)
-
-
-def prepare_thread(threads: int | None) -> None:
-    """Grad mode and thread counts are settings of a thread: set once, outside of every task."""
-    torch.set_grad_enabled(False)
-    if threads is not None:
-        torch.set_num_threads(threads)
 
 
 def _forget_needless_upcast(pipeline: Any) -> None:
@@ -258,6 +263,12 @@ def _forget_needless_upcast(pipeline: Any) -> None:
     vae = getattr(pipeline, "vae", None)
     if vae is not None and vae.dtype == torch.float32 and getattr(vae.config, "force_upcast", False):
         vae.register_to_config(force_upcast=False)
+
+
+def _all_gathered(pipeline: Any) -> bool:
+    """Whether every denoiser gets its timesteps with a tick, and so can have them from the CPU."""
+    modules = [getattr(pipeline, name, None) for name in DENOISERS]
+    return all(bool(batched_arguments(module)) for module in modules if module is not None)
 
 
 def _configs(pipeline: Any) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
@@ -271,19 +282,3 @@ def _upcasts(pipeline: Any) -> bool:
     """Whether the pipeline casts its VAE to float32 around decoding; a neighbour must not see that."""
     vae, narrow = pipeline.vae, pipeline.vae.dtype == torch.float16
     return narrow and _tasks.upcasts_vae(type(pipeline)) and getattr(vae.config, "force_upcast", False)
-
-
-def _to_pil(image: RawImage | None, mode: str) -> Image.Image | None:
-    if image is None:
-        return None
-    return Image.frombytes("RGB", (image.width, image.height), image.pixels).convert(mode)
-
-
-def _only_image(output: Any) -> RawImage:
-    """The one picture of a pipeline's output. A picture that the safety checker blackened is an error."""
-    if any(getattr(output, "nsfw_content_detected", None) or ()):
-        raise InvalidRequestError(
-            "The model's safety checker withheld this picture; change `prompt` or `seed`."
-        )
-    image = output.images[0]
-    return RawImage(image.height, image.width, image.convert("RGB").tobytes())

@@ -22,10 +22,9 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from spandrel import MAIN_REGISTRY, ImageModelDescriptor, UnsupportedModelError, canonicalize_state_dict
 
-from backends._device import device_of, torch_device
+from backends._device import device_of, prepare_thread, torch_device
 from backends._lane import LaneBackend, Report
 from backends._options import read_options
-from backends._pipeline import prepare_thread
 from backends._tiles import Span, spans
 from router.backend import Lanes
 from router.call import Call
