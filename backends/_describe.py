@@ -25,7 +25,7 @@ def capabilities(
     device: str,
     dtype: torch.dtype,
     *,
-    memory: MemorySettings = MemorySettings(),
+    memory: MemorySettings | None = None,
     notes: tuple[str, ...] = (),
 ) -> Capabilities:
     """What an instance of this folder can do on this device. Loads nothing."""
@@ -41,7 +41,7 @@ def capabilities(
         defaults=Defaults(
             geometry.height, geometry.width, *_default_steps_and_guidance(parameters, denoiser)
         ),
-        footprint=footprint(folder, dtype, memory),
+        footprint=footprint(folder, dtype, memory or MemorySettings()),
         device=device,
         dtype=str(dtype).removeprefix("torch."),
         size_multiple=geometry.size_multiple,

@@ -43,6 +43,8 @@ class MemorySettings:
     """What of an instance's options changes the memory that it needs."""
 
     offload: Offload = "none"
+    vae_dtype: torch.dtype | None = None
+    """`None`: what the pipelines make of the model's."""
     vae_tiling: bool = False
     decode_limit: int = 1
     """Pictures that one run of the VAE decodes."""
@@ -52,10 +54,11 @@ def footprint(folder: ModelFolder, dtype: torch.dtype, settings: MemorySettings)
     """By formula; nothing is loaded."""
     vae = folder.config("vae")
     upcast = _is_upcast(vae, dtype)
+    vae_item = settings.vae_dtype.itemsize if settings.vae_dtype else 4 if upcast else dtype.itemsize
     return Footprint(
         weights_bytes=_weights_bytes(folder, dtype, settings.offload),
         row_bytes_per_pixel=max(1, math.ceil(_row_elements(folder) * dtype.itemsize)),
-        decode_bytes_per_pixel=_decode_elements(vae) * (4 if upcast else dtype.itemsize),
+        decode_bytes_per_pixel=_decode_elements(vae) * vae_item,
         decode_limit=1 if upcast else settings.decode_limit,
         decode_tile_pixels=_tile_pixels(vae) if settings.vae_tiling else None,
     )
@@ -75,11 +78,10 @@ def _weights_bytes(folder: ModelFolder, dtype: torch.dtype, offload: Offload) ->
 
 def _tensor_bytes(folder: ModelFolder, component: str, dtype: torch.dtype) -> list[int]:
     kind = folder.components()[component][1]
-    upcast = component == "vae" and _is_upcast(folder.config("vae"), dtype)
     kept = _FLOAT32_IN_FLOAT16.get(kind, "") if dtype == torch.float16 else ""
 
     def item(name: str) -> int:
-        return 4 if upcast or (kept and kept in name) else dtype.itemsize
+        return 4 if kept and kept in name else dtype.itemsize
 
     tensors: Mapping[str, Tensor] = folder.tensors(component)
     return [tensor.elements * item(name) for name, tensor in tensors.items()]
@@ -89,7 +91,7 @@ def _row_elements(folder: ModelFolder) -> float:
     """Elements of the denoiser's workspace for each row and pixel."""
     unet, transformer = folder.config("unet"), folder.config("transformer")
     if unet:
-        return _UNET_ROW * unet.get("block_out_channels", [320])[0] / cell_pixels(folder)
+        return _UNET_ROW * int(unet.get("block_out_channels", [320])[0]) / cell_pixels(folder)
     kind = str(transformer.get("_class_name"))
     width = transformer.get("num_attention_heads", 24) * transformer.get("attention_head_dim", 128)
     per_token = _TRANSFORMER_ROW.get(kind, _JOINT_ROW) * width

@@ -14,12 +14,16 @@ from typing import TypeAlias, TypeVar
 
 from backends._errors import as_router_error
 from router.errors import DeviceLostError, RequestCancelledError
+from router.footprint import Workspace
 from router.hub import Shared
 from router.lane import Lane
 from router.request import GenerateRequest
 from router.types import Generated, OnEvent, Picture, RawImage, Step, ignore_event
 
 T = TypeVar("T")
+
+Fetch: TypeAlias = Callable[[], RawImage]
+"""Waits until a picture has come from the device, on whatever thread."""
 
 Report: TypeAlias = Callable[[int, int, RawImage | None], None]
 """`report(index, total, preview)`: step `index` of `total` is done, counted from 1."""
@@ -41,10 +45,11 @@ class LaneBackend(ABC):
     lane: Lane
 
     @abstractmethod
-    def picture(self, request: GenerateRequest, seed: int, report: Report) -> RawImage | WithLatents:
+    def picture(self, request: GenerateRequest, seed: int, report: Report) -> RawImage | WithLatents | Fetch:
         """Make one picture, with its latents if the request asks for them.
 
-        Blocking; runs as a task of the lane, where `self.lane.call` waits.
+        Blocking; runs as a task of the lane, where `self.lane.call` waits. What only waits for the device
+        may be left to a `Fetch`, so that the lane goes on.
         """
 
     def alone(self) -> Hashable | None:
@@ -53,6 +58,10 @@ class LaneBackend(ABC):
 
     def peak_bytes(self) -> int | None:
         """Most bytes the device has held so far, where that is known."""
+        return None
+
+    def workspace(self) -> Workspace | None:
+        """What was measured of the runs so far; `None` where nothing can be."""
         return None
 
     async def generate(
@@ -69,6 +78,7 @@ class LaneBackend(ABC):
             ticks=sum(shared.ticks for _, shared in made),
             rows=sum(shared.rows for _, shared in made),
             peak_bytes=self.peak_bytes(),
+            workspace=self.workspace(),
         )
 
     async def _run(
@@ -80,7 +90,7 @@ class LaneBackend(ABC):
             if on_event is not ignore_event:
                 lane.post(on_event, Step(index, step, total, preview))
 
-        def task() -> tuple[Picture, Shared]:
+        def task() -> tuple[Picture | Fetch, Shared]:
             try:
                 return _made(index, seed, self.picture(request, seed, report)), lane.shared()
             except (RequestCancelledError, DeviceLostError):
@@ -88,12 +98,26 @@ class LaneBackend(ABC):
             except Exception as exc:  # noqa: BLE001 -- the edge: a library's exception becomes ours
                 return Picture(index, seed, error=as_router_error(exc, self.name, request)), lane.shared()
 
-        return await lane.run(task, alone=self.alone())
+        made, shared = await lane.run(task, alone=self.alone())
+        return made if isinstance(made, Picture) else await self._fetched(made, request, index, seed), shared
+
+    async def _fetched(self, fetch: Fetch, request: GenerateRequest, index: int, seed: int) -> Picture:
+        try:
+            return Picture(index, seed, await asyncio.to_thread(fetch))
+        except RuntimeError as exc:
+            error = exc
+
+        def judge() -> Picture:  # on the lane, which hears so of a device that is lost
+            return Picture(index, seed, error=as_router_error(error, self.name, request))
+
+        return await self.lane.run(judge)
 
 
-def _made(index: int, seed: int, made: RawImage | WithLatents) -> Picture:
+def _made(index: int, seed: int, made: RawImage | WithLatents | Fetch) -> Picture | Fetch:
     if isinstance(made, RawImage):
         return Picture(index, seed, made)
+    if not isinstance(made, WithLatents):
+        return made
     return Picture(index, seed, made.image, latents=made.latents, fingerprint=made.fingerprint)
 
 

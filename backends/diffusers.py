@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from pathlib import Path
 from typing import Any
 
 import diffusers
@@ -16,7 +15,7 @@ from backends import (
     _describe,
     _offload,
     _prompt_options,
-    _shipped,
+    _refiner,
     _single_file,
     _speed,
     _tasks,
@@ -35,15 +34,16 @@ from backends._options import read_options
 from backends._pipeline import PipelineBackend
 from backends._prompt_options import PromptOptions
 from backends._quiet import quiet
+from backends._refiner import Refiner, RefinerFolder, RefinerOptions
+from backends._source import find_source
 from backends._speed import SpeedOptions
 from backends._stand_in import MakesCalls
 from backends._vae import DTYPES, VaeOptions
 from backends._warm_up import warm_up
 from router.backend import Lanes
 from router.capabilities import Capabilities
-from router.checkpoint import SUFFIXES
 from router.config import InstanceConfig
-from router.errors import ConfigError, LoadError
+from router.errors import ConfigError
 from router.footprint import Workspace
 from router.lora_request import lora_set
 from router.model_folder import ModelFolder
@@ -54,11 +54,11 @@ from router.types import Generated, OnEvent
 _UNSETTLED = 3
 """First runs of a compiled shape, in which a compiler measures and records."""
 
-_MATTERS = ("attention", "offload", "vae_dtype", "vae_slicing", *SpeedOptions.model_fields)
+_MATTERS = ("attention", "offload", "vae_dtype", "vae_slicing", "refiner", *SpeedOptions.model_fields)
 """The options that change what a run takes."""
 
 
-class DiffusersOptions(PromptOptions, SpeedOptions, VaeOptions, OffloadOptions):
+class DiffusersOptions(PromptOptions, SpeedOptions, VaeOptions, OffloadOptions, RefinerOptions):
     """The settings of a Diffusers instance. What the pipeline or the machine has not is refused."""
 
     attention: str = "auto"
@@ -87,6 +87,8 @@ class DiffusersBackend(PipelineBackend):
         self._instance = instance
         self._lanes = lanes
         self._folder: ModelFolder | None = None
+        self._refiner_folder: RefinerFolder | None = None
+        self._refiner: Any = None
         self._compiled: dict[str, Compiled] = {}
         self._gauge: Gauge | None = None
 
@@ -122,7 +124,9 @@ class DiffusersBackend(PipelineBackend):
             return await super().generate(request, on_event, deadline_s)
 
     def _describe(self, device: str, dtype: torch.dtype) -> Capabilities:
-        self._folder = open_model(self._find(), self.name, self.options.config, self.options.vae)
+        options = self.options
+        place = find_source(self._instance, options.revision, local_files_only=options.local_files_only)
+        self._folder = open_model(place, self.name, options.config, options.vae)
         self._folder.check()
         _vae.check(self.options, self._folder, self.name)
         self._device, self._dtype = torch_device(device), dtype
@@ -141,6 +145,11 @@ class DiffusersBackend(PipelineBackend):
         self._check_text_length(found.pipeline)
         found = self._with_prompts(found)
         self._own_size = found.defaults.height, found.defaults.width
+        if options.refiner:
+            self._refiner_folder = _refiner.open_refiner(
+                options.refiner, self._folder, self.name, options.offload
+            )
+            found = _refiner.refined(found, self._refiner_folder, self._folder, dtype)
         found = self._with_memory(found, self._folder, dtype)
         return with_loras(found, self._folder, self._instance, self.options)
 
@@ -174,42 +183,15 @@ class DiffusersBackend(PipelineBackend):
                 f"{self.name}: option `text_length` is {length}, but a {pipeline} has no T5; drop it."
             )
 
-    def _find(self) -> Path:
-        """The folder or file of the source; a hub id is fetched, its weights only as safetensors."""
-        if not self._instance.source:
-            raise ConfigError(
-                f"{self.name}: `source` is missing; name a model folder, a checkpoint, a hub id or"
-                " `shipped:shapes`."
-            )
-        source = _shipped.resolve(self._instance.source)
-        if Path(source).exists():
-            return Path(source)
-        is_file = source.endswith(SUFFIXES)
-        if is_file or source.count("/") != 1 or source.startswith((".", "/", "~")):
-            kind = "checkpoint" if is_file else "model folder"
-            raise LoadError(
-                f"{self.name}: there is no {kind} {Path(source).name!r}; correct `source`.",
-                instance=self.name,
-            )
-        try:
-            return Path(
-                diffusers.DiffusionPipeline.download(
-                    source,
-                    revision=self.options.revision,
-                    local_files_only=self.options.local_files_only,
-                    use_safetensors=True,
-                )
-            )
-        except (OSError, ValueError) as exc:
-            raise LoadError(
-                f"{self.name}: the hub gave no model {source!r} ({type(exc).__name__});"
-                " check the id and the connection, or name a local folder.",
-                instance=self.name,
-            ) from exc
-
     # On a loader thread.
 
     def read(self) -> Any:
+        pipeline = self._read()
+        if self._refiner_folder:
+            self._refiner = _refiner.read(self._refiner_folder, pipeline, self._dtype)
+        return pipeline
+
+    def _read(self) -> Any:
         assert self._folder is not None
         self._folder.check()
         _prompt_options.prepare(self._encoding)
@@ -235,9 +217,29 @@ class DiffusersBackend(PipelineBackend):
         if self._gauge:
             pipeline.vae.decode = self._gauge.around(pipeline.vae.decode, "decode")
         _speed.apply(self.options, pipeline, self.name)
+        if self._refiner_folder:
+            self._refiner = self._placed_refiner(self._refiner)
         self._adapters = Adapters(
             self.name, self.lane, pipeline, self._instance.lora_folders, self.options.loaded_loras
         )
+
+    def _placed_refiner(self, pipeline: Any) -> Refiner:
+        _attention.apply(self._attention, pipeline, self.name)
+        pipeline.unet.to(self._device)
+        measured = self._gauge.around(pipeline.unet, "denoise") if self._gauge else None
+        pipeline.__class__ = _tasks.on_device(type(pipeline), torch.device(self._device))
+        return Refiner(pipeline, Gathering(pipeline.unet, row_limit=self.row_limit, compiled=measured))
+
+    def _let_go(self) -> None:
+        self._refiner = None
+        super()._let_go()
+
+    def run(self, pipeline: Any, arguments: dict[str, Any], request: GenerateRequest) -> Any:
+        start = request.refiner_start
+        if start is None or start == 1:
+            return super().run(pipeline, arguments, request)
+        refiner = self._refiner.for_task(pipeline, request, self.lane)
+        return _refiner.refine(pipeline, refiner, arguments, self.prompts(request, refiner), start)
 
     def calls_of(self, name: str, gathering: Gathering, request: GenerateRequest) -> MakesCalls:
         return self._adapters.calls_of(name, gathering, lora_set(request))

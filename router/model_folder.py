@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -74,6 +75,18 @@ class ModelFolder:
     def weights_bytes(self) -> int:
         """Bytes that the weights of all components take in their files."""
         return sum(tensor.size_bytes for name in self.components() for tensor in self.tensors(name).values())
+
+    def fingerprint(self) -> str:
+        """What makes it need memory: names, dtypes and shapes of its tensors, and its configurations.
+
+        A fine-tuned model has that of the model it was made from.
+        """
+        digest = hashlib.blake2b(digest_size=16)
+        for component in sorted(self.components()):
+            config = {} if component.startswith(_NO_WEIGHTS) else self.config(component)
+            tensors = sorted((name, each.dtype, each.shape) for name, each in self.tensors(component).items())
+            digest.update(json.dumps([component, config, tensors], sort_keys=True).encode())
+        return digest.hexdigest()
 
     def notes(self) -> tuple[str, ...]:
         """What an operator should know of it."""
