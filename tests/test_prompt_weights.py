@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -61,5 +63,5 @@ def test_no_text_is_lost_and_neighbours_differ(text: str) -> None:
         return
     letters = [letter for letter in text if letter in "ab"]
     assert [letter for letter in plain(found) if letter in "ab"] == letters
-    assert all(a.weight != b.weight for a, b in zip(found, found[1:], strict=False))
+    assert all(a.weight != b.weight for a, b in itertools.pairwise(found))
     assert Piece("") not in found[1:]
