@@ -174,7 +174,7 @@ def keep_in(dtype: torch.dtype, pipeline: Any) -> None:
 
 def apply(plan: VaePlan, pipeline: Any) -> None:
     """Tiles and slices, set on the pipeline's VAE."""
-    vae = getattr(pipeline, "vae", None)
+    vae: Any = getattr(pipeline, "vae", None)
     if plan.slicing:
         vae.enable_slicing()
     if plan.tiling:

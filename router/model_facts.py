@@ -41,10 +41,10 @@ class ModelFacts:
 
 
 def facts_of_model(
-    place: Path, instance: str, config: str | None = None, vae: str | None = None
+    place: Path, instance: str, config: str | None = None, other_vae: str | None = None
 ) -> ModelFacts:
     """Of a folder in Diffusers' layout, or a checkpoint. Raises `ConfigError`, `LoadError`."""
-    model = open_model(place, instance, config, vae)
+    model = open_model(place, instance, config, other_vae)
     model.check()
     denoiser, vae = model.config("unet") or model.config("transformer"), model.config("vae")
     geometry = Geometry.of(denoiser, vae, patched="transformer" in model.components())
