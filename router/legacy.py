@@ -171,7 +171,8 @@ def _models(found: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
     """Old name of a model, that of its folder, and where it is by both."""
     for model, root in _MODELS:
         if model in found or root in found:
-            yield model, root, str(PurePath(found.get(root, ""), found.get(model, "")))
+            path = found.get(model, "")
+            yield model, root, str(PurePath(found[root], path)) if root in found else path
 
 
 def _dtype(name: str, value: str) -> str:

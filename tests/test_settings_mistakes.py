@@ -11,7 +11,7 @@ from tests.configurations import PHOTO, make_model, refused
 MISTAKES = [
     ("[limits]\nmax_heigth = 5", "there is no key `limits.max_heigth`; did you mean max_height?"),
     ("[limit]\nqueue = 5", "there is no key `limit`; did you mean limits?"),
-    ("zebra = 1", "there is no key `zebra`; the known ones are: default_model, deadline_s"),
+    ("zebra = 1", "there is no key `zebra`; the known ones are: default_model, fallback_model,"),
     ("[limits]\nqueue = -1", "`limits.queue` is -1: input should be greater than or equal to 0."),
     ("[limits]\nmax_guidance = nan", "`limits.max_guidance` is nan: input should be a finite number."),
     ("limits = 5", "`limits` is 5: "),
