@@ -168,6 +168,18 @@ class Estimate:
         return "measured" if stage in self.measured else "by formula"
 
 
+def facts_of(estimate: Estimate) -> dict[str, object]:
+    """As plain values, for JSON."""
+    return {
+        "weights_bytes": estimate.weights_bytes,
+        "denoise_bytes": estimate.denoise_bytes,
+        "decode_bytes": estimate.decode_bytes,
+        "needed_bytes": estimate.needed_bytes,
+        "budget_bytes": estimate.budget_bytes,
+        "measured": list(estimate.measured),
+    }
+
+
 def told(count: int) -> str:
     """Bytes for people, in decimal units: `6.94 GB`."""
     for size, unit in _UNITS:

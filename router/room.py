@@ -26,6 +26,14 @@ def estimate(capabilities: Capabilities, request: GenerateRequest, pictures: int
     return Estimate.of(capabilities.footprint, demand, capabilities.device_memory_bytes)
 
 
+def fitted(capabilities: Capabilities, request: GenerateRequest) -> GenerateRequest:
+    """The request at the largest size of its aspect ratio for which there is room; else as it is."""
+    if estimate(capabilities, request, pictures=1).fits:
+        return request
+    size = largest_size(capabilities, request)
+    return request.model_copy(update=size._asdict()) if size else request
+
+
 def memory_reasons(capabilities: Capabilities, request: GenerateRequest) -> Iterator[str]:
     """A reason where not even one picture of the request can ever fit."""
     needed = estimate(capabilities, request, pictures=1)

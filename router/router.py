@@ -137,7 +137,9 @@ class BackendRouter:
         task = self._current_task()
         request = await as_request(request, fields)
         deadline = Deadline(task, None)
-        return await self._route(request, await self._find(request, deadline), deadline)
+        model = await self._find(request, deadline)
+        route = await self._route(request, model, deadline)
+        return route.with_estimates(model.view) if model.view else route
 
     async def load(self, model: str | None = None) -> None:
         """Load the instance that would be tried first for a plain request. Raises what `generate` raises."""

@@ -11,9 +11,11 @@ from typing import Any, TypeAlias, cast
 from router.capabilities import Capabilities
 from router.config import Limits, ModelConfig
 from router.errors import BackendUnavailableError, InvalidRequestError, NoRouteError, RouterError
+from router.footprint import Estimate
 from router.presets import BUILT_IN, RequestPreset, with_preset
 from router.reference import settled
 from router.request import GenerateRequest
+from router.room import estimate, fitted
 from router.sizes import Size, SizeName, choose_size, nearest_fixed, nearest_multiple, ratio_of
 from router.types import Rejections
 
@@ -21,6 +23,7 @@ Predict: TypeAlias = Callable[[str, GenerateRequest], float]
 """Instance name, request -> seconds until it would be done there."""
 
 NONE_UNAVAILABLE: Rejections = MappingProxyType({})
+NO_ESTIMATES: Mapping[str, Estimate] = MappingProxyType({})
 NO_FILLS: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -76,8 +79,16 @@ class Route:
     adjustments: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     """What the caller should know and did not ask: that a model stands in for the default one."""
+    estimates: Mapping[str, Estimate] = NO_ESTIMATES
+    """For each instance that is known, the bytes that it would take; `explain` fills them in."""
     temporary: bool = False
     """Whether the rejections may pass by themselves: an instance that would serve is not available."""
+
+    def with_estimates(self, model: ModelView) -> Route:
+        """With the bytes that the request would take on each instance."""
+        known = [(view.name, view.capabilities) for view in model.instances if view.capabilities is not None]
+        estimates = {name: estimate(capabilities, self.request) for name, capabilities in known}
+        return dataclasses.replace(self, estimates=MappingProxyType(estimates))
 
     def refusal(self) -> RouterError:
         """The error of a request that has no candidate."""
@@ -239,10 +250,11 @@ def _with_nearest_size(
             continue
         nearest = nearest_size(view.capabilities, limits, height, width)
         changed = route.request.model_copy(update={"height": nearest[0], "width": nearest[1]})
+        changed = fitted(view.capabilities, changed)
         if view.capabilities.why_not(changed) is None and not beyond_size_limits(changed, limits):
             found = _judge(changed, model, unavailable, predict)
             sentence = (
-                f"The size was changed from {height}x{width} to {nearest[0]}x{nearest[1]}"
+                f"The size was changed from {height}x{width} to {changed.height}x{changed.width}"
                 " (height x width), the nearest that can be served."
             )
             return Route(model.name, changed, found.candidates, found.rejections, (sentence,))

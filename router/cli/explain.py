@@ -14,6 +14,7 @@ from router.cli.failures import describe, reported
 from router.cli.options import AsJson, Asked, asking, in_options, parameters_of
 from router.cli.output import print_json, print_note, print_table
 from router.config import RouterConfig
+from router.footprint import Estimate, Stage, facts_of, told
 from router.request import GenerateRequest
 from router.router import BackendRouter
 from router.routing import Route
@@ -50,6 +51,7 @@ def _described(route: Route) -> dict[str, Any]:
         "candidates": list(route.candidates),
         "rejections": dict(route.rejections),
         "adjustments": list(route.adjustments),
+        "estimates": {name: facts_of(each) for name, each in route.estimates.items()},
         "error": None if route.candidates else describe(route.refusal()),
     }
 
@@ -61,6 +63,24 @@ def _print(route: Route) -> None:
     refusing = [("", name, Text(in_options(why), style="red")) for name, why in route.rejections.items()]
     title = f"{route.model}: {_facts(route.request)}"
     print_table(title, ("", "Instance", "Verdict"), [*serving, *refusing])
+    memory = [(name, *_memory(estimate)) for name, estimate in route.estimates.items()]
+    if memory:
+        print_table("Memory", ("Instance", "Needed", "Of", "Weights", "Denoising", "Decoding"), memory)
+
+
+def _memory(estimate: Estimate) -> tuple[str, ...]:
+    """The weights, and of the two stages the larger, are what is needed."""
+    stages: tuple[tuple[Stage, int], ...] = (
+        ("denoise", estimate.denoise_bytes),
+        ("decode", estimate.decode_bytes),
+    )
+    known = {stage: "measured" if stage in estimate.measured else "by formula" for stage, _ in stages}
+    return (
+        told(estimate.needed_bytes),
+        "unlimited" if estimate.budget_bytes is None else told(estimate.budget_bytes),
+        told(estimate.weights_bytes),
+        *(f"{told(count)} {known[stage]}" for stage, count in stages),
+    )
 
 
 def _serves(place: int) -> Text:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 from starlette.responses import JSONResponse, Response
 
 from router.errors import InvalidRequestError
+from router.footprint import facts_of
 from router.images import Format
 from router.request import GenerateRequest
 from router.server import documents, facts, latents, picture_urls, pictures, serving
@@ -26,7 +27,7 @@ from router.types import GenerateResult
 
 routes = APIRouter(tags=["native"])
 
-_REFUSALS = documents.errors(400, 401, 403, 404, 413, 415, 429, 502, 503, 504)
+REFUSALS = documents.errors(400, 401, 403, 404, 413, 415, 429, 502, 503, 504)
 _SIDES = ("height", "width")
 
 
@@ -81,6 +82,17 @@ class EncodedReply(BaseModel):
     meta: dict[str, Any]
 
 
+class EstimateReply(BaseModel):
+    weights_bytes: int
+    denoise_bytes: int
+    decode_bytes: int
+    needed_bytes: int
+    """Weights, and the larger of the two others."""
+    budget_bytes: int | None
+    measured: list[Literal["denoise", "decode"]]
+    """Those that were measured on this device; the others follow from a formula."""
+
+
 class ExplainReply(BaseModel):
     model: str
     task: str
@@ -88,18 +100,20 @@ class ExplainReply(BaseModel):
     candidates: list[str]
     rejections: dict[str, str]
     adjustments: list[str]
+    estimates: dict[str, EstimateReply]
+    """Instance -> bytes that the request would take there, for those that are known."""
     error: documents.ErrorDetail | None
 
 
 @routes.post(
     "/api/v1/generate",
     response_model=NativeReply,
-    responses=_REFUSALS,
+    responses=REFUSALS,
     openapi_extra=documents.json_body(NativeRequest),
 )
 async def generate(request: Request) -> Response:
     """Make the pictures and keep them under `/outputs`."""
-    result, encoding = await _made(request, await read_json(request))
+    result, encoding = await made(request, await read_json(request))
     with Stopwatch() as writing:
         files = await pictures.encode(result.images, encoding)
     meta = facts.facts_of(result, writing.seconds)
@@ -110,12 +124,12 @@ async def generate(request: Request) -> Response:
 @routes.post(
     "/image/generate",
     response_model=EncodedReply,
-    responses=_REFUSALS,
+    responses=REFUSALS,
     openapi_extra=documents.json_body(NativeRequest),
 )
 async def generate_encoded(request: Request) -> Response:
     """Make the pictures and return them as base64; nothing is kept."""
-    result, encoding = await _made(request, await read_json(request))
+    result, encoding = await made(request, await read_json(request))
     with Stopwatch() as writing:
         images = await pictures.encode_text(result.images, encoding)
     reply = {
@@ -129,20 +143,20 @@ async def generate_encoded(request: Request) -> Response:
 
 @routes.post(
     "/generate",
-    responses={**documents.picture_reply("The picture's bytes; the facts are in the headers."), **_REFUSALS},
+    responses={**documents.picture_reply("The picture's bytes; the facts are in the headers."), **REFUSALS},
     openapi_extra=documents.json_body(NativeRequest, without=("num_images_per_prompt",)),
     response_class=Response,
 )
 async def generate_bytes(request: Request) -> Response:
     """Make one picture and return its bytes; it is kept only where `latents` are asked for."""
-    result, encoding = await _made(request, await read_json(request), several=False)
+    result, encoding = await made(request, await read_json(request), several=False)
     return await as_bytes(front_of(request), result, encoding)
 
 
 @routes.post(
     "/api/v1/explain",
     response_model=ExplainReply,
-    responses=_REFUSALS,
+    responses=REFUSALS,
     openapi_extra=documents.json_body(ExplainRequest),
 )
 async def explain(request: Request) -> Response:
@@ -159,6 +173,7 @@ async def explain(request: Request) -> Response:
             "candidates": list(route.candidates),
             "rejections": dict(route.rejections),
             "adjustments": list(route.adjustments),
+            "estimates": {name: facts_of(each) for name, each in route.estimates.items()},
             "error": None if route.candidates else body_of(route.refusal())["error"],
         }
     )
@@ -191,7 +206,7 @@ async def keep(
     return [_kept(front, output, picture.seed) for output, picture in zip(kept, made, strict=True)]
 
 
-async def _made(
+async def made(
     request: Request, body: dict[str, Any], *, several: bool = True
 ) -> tuple[GenerateResult, Encoding]:
     """Answered in the words that were used: earlier names, and `size` or `aspect_ratio` instead of sides."""
