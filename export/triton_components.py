@@ -50,6 +50,7 @@ def component_models(manifest: Manifest, settings: TritonSettings) -> list[Compo
     chosen = _chosen(manifest, settings)
     models = []
     for component, records in manifest.components.items():
+        _check_rows(component, records, settings.runtime)
         graphs = {record.file: record for record in records if record.profile in chosen}
         groups = [tuple(graphs.values())] if settings.runtime == "python" else [(g,) for g in graphs.values()]
         for group in groups:
@@ -85,6 +86,15 @@ def plan_of(record: GraphRecord, engines: Path) -> Path:
     return plan
 
 
+def _check_rows(component: str, graphs: Iterable[GraphRecord], runtime: TritonRuntime) -> None:
+    """Of a graph with open rows there is an engine for each bucket, and a component model holds one."""
+    if runtime == "tensorrt" and any(graph.dynamic_batch for graph in graphs):
+        raise UnsupportedExportError(
+            f"`runtime` 'tensorrt' serves graphs of fixed rows, and those of {component} leave them open;"
+            " export the model without `--dynamic-batch`."
+        )
+
+
 def _chosen(manifest: Manifest, settings: TritonSettings) -> set[str]:
     there = [profile.name for profile in manifest.profiles]
     for name in settings.profiles:
@@ -106,7 +116,7 @@ def _max_rows(graphs: Sequence[GraphRecord], manifest: Manifest, runtime: Triton
     tensors = [tensor for graph in graphs for tensor in (*graph.inputs, *graph.outputs)]
     if any(not tensor.shape or tensor.name in ROWLESS for tensor in tensors):
         return 0
-    if runtime != "tensorrt" and all(graph.dynamic_batch for graph in graphs):
+    if all(graph.dynamic_batch for graph in graphs):
         return max(rows for profile in manifest.profiles for rows in profile.row_buckets)
     return max(graph.rows for graph in graphs) if runtime == "python" else 0
 
@@ -116,20 +126,12 @@ def _tensors(
 ) -> Iterable[Any]:
     """One for each name; an axis that is not the same in all graphs, or open, is -1."""
     for records in zip(*(getattr(graph, which) for graph in model.graphs), strict=True):
-        shapes = [
-            _fixed(record.shape, graph.rows) if settings.runtime == "tensorrt" else record.shape
-            for graph, record in zip(model.graphs, records, strict=True)
-        ]
-        dims = [_axis(sizes) for sizes in zip(*shapes, strict=True)][1 if model.max_rows else 0 :]
+        shapes = zip(*(record.shape for record in records), strict=True)
+        dims = [_axis(sizes) for sizes in shapes][1 if model.max_rows else 0 :]
         tensor = kind(name=records[0].name, data_type=_DTYPES[records[0].dtype], dims=dims or [1])
         if not dims:  # Triton has no shape smaller than [1]
             tensor.reshape.SetInParent()
         yield tensor
-
-
-def _fixed(shape: Sequence[int | str], rows: int) -> list[int]:
-    """As in the engine, which leaves no axis open."""
-    return [rows if isinstance(axis, str) else axis for axis in shape]
 
 
 def _axis(sizes: Sequence[int | str]) -> int:

@@ -14,6 +14,7 @@ from tritonclient.grpc import model_config_pb2 as schema
 
 from backends._stub_settings import CONTRACT, PipelineSettings
 from export import triton_pipeline
+from export.errors import UnsupportedExportError
 from export.to_triton import TritonSettings, to_triton
 from router.capabilities import Capabilities
 from router.manifest import Manifest
@@ -127,6 +128,9 @@ def test_where_rows_are_open_triton_joins_them_without_delay(
     assert found.HasField("dynamic_batching")
     assert found.dynamic_batching.max_queue_delay_microseconds == 0
     assert shapes(found.input) == {"latent_sample": [4, 8, 8]}
+    with pytest.raises(UnsupportedExportError, match="leave them open; export the model without `--dynamic"):
+        write(source, folder / "engines", runtime="tensorrt", engines=folder)
+    assert not (folder / "engines").exists()
 
 
 def test_tensors_without_rows_keep_requests_apart(folder: Path, exports: Exports) -> None:
