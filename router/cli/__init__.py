@@ -22,6 +22,7 @@ from router.cli.generate import generate
 from router.cli.models import models
 from router.cli.serve import serve
 from router.cli.top import top
+from router.cli.upscale import upscale
 
 app = typer.Typer(
     name="triptych",
@@ -54,7 +55,7 @@ def _options(
     ctx.obj = config
 
 
-for _command in (generate, explain, models, backends, check, serve, top):
+for _command in (generate, upscale, explain, models, backends, check, serve, top):
     app.command(epilog=EXIT_CODES)(_command)
 for _command in (tensorrt, triton):
     export_app.command(epilog=EXIT_CODES)(_command)

@@ -31,10 +31,13 @@ _OPTIONS = {
     "refiner_start": "--refiner-start",
     "reference_strength": "--reference-strength",
     "exact_copy": "--exact-copy",
+    "long_prompt": "--long-prompt",
+    "prompt_weighting": "--prompt-weighting",
 } | {
     name: f"--{name}"
     for name in (
         *(
+            "enhance",
             "image",
             "latents",
             "model",
@@ -62,6 +65,17 @@ class Asked:
     negative_prompt: Annotated[
         str | None, typer.Option(_OPTIONS["negative_prompt"], help="What not to paint.")
     ] = None
+    enhance: Annotated[
+        bool | None,
+        typer.Option("--enhance/--no-enhance", help="Have a fuller prompt made first; else as configured."),
+    ] = None
+    long_prompt: Annotated[
+        str | None,
+        typer.Option(_OPTIONS["long_prompt"], metavar="refuse|chunk", help="One beyond the model's window."),
+    ] = None
+    prompt_weighting: Annotated[
+        bool, typer.Option(_OPTIONS["prompt_weighting"], help="(word:1.3) in the prompts is a weight.")
+    ] = False
     model: Annotated[str | None, typer.Option(_OPTIONS["model"], help="A configured model.")] = None
     size: Annotated[
         str | None,
@@ -131,7 +145,7 @@ class Asked:
         given["allow_adjustments"] = given["allow_adjustments"] or ()
         given["latents"] = self.latents is not None
         for name in ("image", "mask_image"):
-            given[name] = _read(given[name], name)
+            given[name] = read_picture(given[name], name)
         first = GenerateRequest.of(prompt=prompts[0], **given)
         pictures = {"image": first.image, "mask_image": first.mask_image}  # decoded once
         others = [GenerateRequest.of(prompt=prompt, **given | pictures) for prompt in prompts[1:]]
@@ -173,13 +187,15 @@ def _parameters(function: Callable[..., Any]) -> Iterator[inspect.Parameter]:
         yield parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=hints[name])
 
 
-def _read(path: Path | None, param: str) -> bytes | None:
+def read_picture(path: Path | None, param: str, option: str = "") -> bytes | None:
+    """The file behind an option. Raises `InvalidRequestError` in the words of the command line."""
     if path is None:
         return None
     try:
         return path.read_bytes()
     except OSError as exc:
         raise InvalidRequestError(
-            f"`{_OPTIONS[param]}` is {str(path)!r}, which cannot be read ({exc.strerror}); correct the path.",
+            f"`{option or _OPTIONS[param]}` is {str(path)!r}, which cannot be read ({exc.strerror});"
+            " correct the path.",
             param=param,
         ) from exc
