@@ -53,7 +53,9 @@ class Compiled:
         self._blocks: dict[torch.nn.Module, Any] = {}
         self._whole: Callable[..., Any] = module
         if part == "blocks":
-            self._blocks = {block: compiler(block._call_impl, dynamic=False) for block in _blocks(module)}
+            self._blocks = {
+                block: compiler(block._call_impl, dynamic=False) for block in repeated_blocks(module)
+            }
         elif graphs:
             self._whole = compiler(module, dynamic=False, mode="reduce-overhead")
         else:
@@ -96,7 +98,7 @@ class Compiled:
             _LOG.info("%s runs uncompiled for shapes that were not warmed up", type(self._module).__name__)
 
 
-def _blocks(module: torch.nn.Module) -> list[torch.nn.Module]:
+def repeated_blocks(module: torch.nn.Module) -> list[torch.nn.Module]:
     """Raises `ValueError` for a class whose repeated blocks nobody has named."""
     kind = type(module).__name__
     names = getattr(module, "_repeated_blocks", None) or REPEATED.get(kind, ())

@@ -105,7 +105,7 @@ class LaneBackend(ABC):
         try:
             return Picture(index, seed, await asyncio.to_thread(fetch))
         except RuntimeError as exc:
-            error = exc
+            error = exc.with_traceback(None)  # whose frames are let go, this one's too
 
         def judge() -> Picture:  # on the lane, which hears so of a device that is lost
             return Picture(index, seed, error=as_router_error(error, self.name, request))

@@ -23,6 +23,7 @@ from backends._errors import as_load_error, forget_frames, losses_heard
 from backends._gather import Gathering, batched_arguments
 from backends._lane import Fetch, LaneBackend, Report, WithLatents
 from backends._latents import LastLatents, unpacked
+from backends._on_its_way import OnItsWay
 from backends._pictures import only_image, to_pil
 from backends._prompt import LongPrompt, prompt_arguments
 from backends._stand_in import MakesCalls, StandIn

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from router.types import RawImage
+from backends._on_its_way import OnItsWay, begin
 
 PATCHES = 6
 """Grey and colour steps per side of the fitting picture: 36 colours."""
@@ -34,16 +34,19 @@ def fit(vae: Any, cell: int, device: torch.device, size: tuple[int, int] | None 
     return fitted
 
 
-def show(latents: torch.Tensor, rgb: torch.Tensor) -> RawImage:
-    """A picture of latents [channels, height, width], before the VAE's scaling, one pixel a cell."""
+def show(latents: torch.Tensor, rgb: torch.Tensor) -> OnItsWay:
+    """A picture of latents [channels, height, width], before the VAE's scaling, one pixel a cell.
+
+    `rgb` is where the latents are.
+    """
     _, height, width = latents.shape
-    cells = latents.float().cpu().flatten(1).T
+    cells = latents.float().flatten(1).T
     pixels = ((_with_one(cells) @ rgb).clamp(-1, 1) * 127.5 + 127.5).round().to(torch.uint8)
-    return RawImage(height, width, pixels.numpy().tobytes())
+    return begin(pixels.reshape(height, width, 3))
 
 
 def _with_one(cells: torch.Tensor) -> torch.Tensor:
-    return torch.cat([cells, torch.ones(len(cells), 1)], dim=1)
+    return torch.cat([cells, torch.ones(len(cells), 1, device=cells.device)], dim=1)
 
 
 def _colours() -> torch.Tensor:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
+from backends._compiled import Compiled
 from backends._gather import Digests, Gathering
 from router.call import Call
 from router.lane import Lane
@@ -42,17 +43,23 @@ class Widening:
         return call
 
 
-def warm_up(backend: PipelineBackend, denoisers: Iterable[str], sizes: Iterable[tuple[int, int]]) -> None:
+def warm_up(
+    backend: PipelineBackend, compiled: Mapping[str, Compiled], sizes: Iterable[tuple[int, int]]
+) -> None:
     """Paint a picture of each height and width. Inside the task that loads the backend."""
     gatherings = backend._gatherings
-    wide = {name: Widening(gatherings[name], backend.lane, backend.row_buckets) for name in denoisers}
+    wide = {name: Widening(gatherings[name], backend.lane, backend.row_buckets) for name in compiled}
     task = next(iter(backend._pipelines))
     backend._gatherings = cast("Any", gatherings | wide)
     try:
+        for each in compiled.values():
+            each.warming = True
         for height, width in sizes:
             backend.picture(request_for(task, height, width), 0, lambda *told: None)
     finally:
         backend._gatherings = gatherings
+        for each in compiled.values():
+            each.warming = False
 
 
 def request_for(task: Task, height: int, width: int) -> GenerateRequest:
