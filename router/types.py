@@ -110,6 +110,10 @@ class Enhancement:
     cached: bool
     """Whether the answer was known, or asked for by another request at the same time."""
 
+    def as_dict(self) -> dict[str, str | bool]:
+        """For records and replies."""
+        return {"original": self.original, "prompt": self.prompt, "cached": self.cached}
+
 
 @dataclass(frozen=True, slots=True)
 class Timings:

@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from router.prompt_ability import AS_THEY_ARE
 from router.server.log import BatchHandler, JsonFormatter, TextFormatter
 from tests.services import KEY, fake_config, serving
 
@@ -139,6 +140,8 @@ def test_capabilities_say_what_can_be_asked_and_why_not(tmp_path: Path) -> None:
         "image-to-image": "it does text-to-image, not image-to-image.",
         "inpainting": "it does text-to-image, not inpainting.",
         "negative_prompt": "`negative_prompt` is not a parameter of this model.",
+        "long_prompt": f'`long_prompt` cannot be "chunk": {AS_THEY_ARE.lacking}.',
+        "prompt_weighting": f"`prompt_weighting` cannot be had: {AS_THEY_ARE.lacking}.",
     }
 
 

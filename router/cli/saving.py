@@ -51,6 +51,7 @@ def _record(result: GenerateResult, picture: Picture) -> dict[str, Any]:
         "task": alone.task,
         "reference_mode": alone.reference_mode,
         "parameters": parameters_of(alone),
+        **({"enhancement": result.enhancement.as_dict()} if result.enhancement else {}),
         "instance": result.instance,
         "backend": result.backend,
         "adjustments": list(result.adjustments),
@@ -119,6 +120,10 @@ def _print(saved: dict[str, Any]) -> None:
         note for each in saved["pictures"] for note in each["adjustments"] + each["notes"]
     ):
         print_note(note)
+    for prompt in dict.fromkeys(
+        each["enhancement"]["prompt"] for each in saved["pictures"] if "enhancement" in each
+    ):
+        print_note(f"The prompt became: {prompt}")
     for each in saved["pictures"]:
         print_line(f"{each['file']}: {_facts(each)}")
     if saved["sheet"]:

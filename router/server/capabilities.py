@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from fastapi import APIRouter, Request
 from pydantic import BaseModel
@@ -98,6 +98,12 @@ class LimitsDocument(BaseModel):
     pictures_per_minute: int | None
 
 
+class EnhancerDocument(BaseModel):
+    by_default: bool
+    """Whether prompts are enhanced where a request leaves `enhance` out."""
+    on_failure: Literal["error", "original"]
+
+
 class CapabilitiesDocument(BaseModel):
     default_model: str
     formats: list[Format]
@@ -105,6 +111,8 @@ class CapabilitiesDocument(BaseModel):
     """Whether an API key is wanted."""
     image_urls: bool
     """Whether pictures may be given by their http or https address."""
+    enhancer: EnhancerDocument | None
+    """Of prompts, where one is configured."""
     limits: LimitsDocument
     models: list[ModelDocument]
 
@@ -120,12 +128,20 @@ async def capabilities(request: Request) -> CapabilitiesDocument:
         formats=list(FORMATS),
         keys=front.access.has_keys,
         image_urls=front.settings.image_urls,
+        enhancer=_enhancer(config),
         limits=_limits(front),
         models=[
             _model(model, [status for status in statuses if status.model == model.name], config)
             for model in config.models
         ],
     )
+
+
+def _enhancer(config: RouterConfig) -> EnhancerDocument | None:
+    enhance = config.enhance
+    if enhance is None:
+        return None
+    return EnhancerDocument(by_default=enhance.by_default, on_failure=enhance.on_failure)
 
 
 def _limits(front: Front) -> LimitsDocument:
@@ -222,6 +238,8 @@ def _cannot(known: Capabilities, view: ModelView) -> Iterator[tuple[str, str]]:
         "negative_prompt": {**usual, **guided, "negative_prompt": "anything"},
         "reproducible": {**usual, "reproducible": True},
         "previews": {**usual, "previews": True},
+        "long_prompt": {**usual, "long_prompt": "chunk"},
+        "prompt_weighting": {**usual, "prompt_weighting": True},
     }
     for name, fields in asked.items():
         wanted = effective(GenerateRequest.of(prompt="anything", **fields), view, seed=0)

@@ -15,6 +15,7 @@ from router.types import GenerateResult, Timings
 _PICTURES = {"image", "mask_image"}
 _WORDS = {"prompt", "negative_prompt"}
 _STAGES = tuple(field.name for field in dataclasses.fields(Timings))
+_MAX_HEADER_CHARACTERS = 4000
 _BEYOND_ASCII = re.compile(r"[^\x00-\x7f]")
 
 
@@ -38,6 +39,7 @@ def facts_of(result: GenerateResult, encode_s: float) -> dict[str, Any]:
         "seeds": list(result.seeds),
         **({"fingerprints": latents.fingerprints(result)} if result.request.latents else {}),
         "parameters": parameters_of(result.request),
+        "enhancement": result.enhancement.as_dict() if result.enhancement else None,
         "adjustments": list(result.adjustments),
         "notes": list(result.notes),
         "attempts": [dataclasses.asdict(attempt) for attempt in result.attempts],
@@ -59,10 +61,12 @@ def timings_of(result: GenerateResult, encode_s: float) -> dict[str, float]:
 
 
 def headers_of(result: GenerateResult, encode_s: float) -> dict[str, str]:
-    """The facts as headers of raw bytes: ASCII, and without the prompts."""
+    """The facts as headers of raw bytes: ASCII, and of the prompts only one that was made here."""
     parameters = result.request.model_dump_json(exclude=_PICTURES | _WORDS, exclude_none=True)
     stages = timings_of(result, encode_s).items()
-    notes = {"X-Triptych-Notes": json.dumps(list(result.notes))} if result.notes else {}
+    enhancement, untold = _enhancement_header(result)
+    told = [*result.notes, *untold]
+    notes = {"X-Triptych-Notes": json.dumps(told)} if told else {}
     return {
         "X-Triptych-Seed": f"{result.request.seed}",
         "X-Triptych-Model": _ascii(result.request.model or ""),
@@ -72,8 +76,19 @@ def headers_of(result: GenerateResult, encode_s: float) -> dict[str, str]:
         "X-Triptych-Parameters": _ascii(parameters),
         "X-Triptych-Adjustments": json.dumps(list(result.adjustments)),
         "Server-Timing": ", ".join(f"{name.removesuffix('_s')};dur={s * 1000:.3f}" for name, s in stages),
+        **enhancement,
         **notes,
     }
+
+
+def _enhancement_header(result: GenerateResult) -> tuple[dict[str, str], list[str]]:
+    """Original and enhanced prompt, as far as proxies let headers of that length pass; else a note."""
+    if result.enhancement is None:
+        return {}, []
+    text = json.dumps(result.enhancement.as_dict())
+    if len(text) > _MAX_HEADER_CHARACTERS:
+        return {}, ["The prompt was enhanced, and is too long for a header; POST /api/v1/generate tells it."]
+    return {"X-Triptych-Enhancement": text}, []
 
 
 def _ascii(text: str) -> str:

@@ -95,6 +95,7 @@ class _RouterCollector(Collector):
         yield from self._of_instances()
         yield from self._of_lanes()
         yield self._of_warnings()
+        yield from self._of_enhancements()
 
     def _of_instances(self) -> Iterable[Metric]:
         running = GaugeMetricFamily("triptych_running", "Requests in progress.", labels=_BY_INSTANCE)
@@ -121,6 +122,17 @@ class _RouterCollector(Collector):
         for labels, count in self._router.statistics().warnings.items():
             warnings.add_metric(labels, count)
         return warnings
+
+    def _of_enhancements(self) -> Iterable[Metric]:
+        """None where no enhancer is configured."""
+        found = self._router.statistics().enhancements
+        if found is None:
+            return
+        text = "Prompts asked to be enhanced: made anew, known, shared with another request, failed."
+        counts = CounterMetricFamily("triptych_enhancements", text, labels=("answer",))
+        for name in ("made", "hits", "joined", "failed"):
+            counts.add_metric([name], getattr(found, name))
+        yield counts
 
     def _of_lanes(self) -> Iterable[Metric]:
         statistics = self._router.statistics()

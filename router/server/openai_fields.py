@@ -46,7 +46,7 @@ _CURES = {
     "size": "write WIDTHxHEIGHT in pixels, such as 1024x768, s, m, l or `auto`",
 }
 _TEXT = frozenset(
-    {"prompt", "model", "negative_prompt", "preset", "scheduler", "size", "aspect_ratio"}
+    {"prompt", "model", "negative_prompt", "preset", "scheduler", "size", "aspect_ratio", "long_prompt"}
     | {"response_format", "output_format", *_NEUTRAL, *_ANY_TEXT}
 )
 """Fields that are text; a form has nothing else."""
