@@ -25,6 +25,7 @@ from router.failover import Failover
 from router.incoming import as_request
 from router.memory import MemoryLedger
 from router.pool import Pool
+from router.preload import load_first, load_residents
 from router.record import Record
 from router.recorder import Recorder
 from router.recording import Recording
@@ -35,7 +36,7 @@ from router.served_model import ServedModel
 from router.statistics import InstanceStatus, RouterStatistics
 from router.trace import Trace
 from router.types import Event, GenerateResult, OnEvent, ignore_event
-from router.upscaling import PLAIN, find_model, told
+from router.upscaling import find_model, told
 
 
 class BackendRouter:
@@ -136,6 +137,7 @@ class BackendRouter:
         """
         task = self._current_task()
         request = await as_request(request, fields)
+        self._enhancements.wanted(request)  # refused here as it would be there
         deadline = Deadline(task, None)
         model = await self._find(request, deadline)
         route = await self._route(request, model, deadline)
@@ -143,11 +145,11 @@ class BackendRouter:
 
     async def load(self, model: str | None = None) -> None:
         """Load the instance that would be tried first for a plain request. Raises what `generate` raises."""
-        routes = [await self.explain(model=model, **fields) for fields in PLAIN]
-        route = next((route for route in routes if route.candidates), routes[0])
-        if not route.candidates:
-            raise route.refusal()
-        await self._pool.lease(route.candidates[0], route.request, ignore_event).load()
+        await load_first(model, self.explain, self._pool.lease)
+
+    async def load_resident(self) -> None:
+        """Load every instance that is `resident`, as services do at their start."""
+        await load_residents(self.config.models, self.explain, self._pool.lease)
 
     async def cancel_requests(self) -> None:
         """Cancel every request in progress and wait until the work on it has ended."""

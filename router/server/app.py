@@ -23,6 +23,7 @@ from router.server import (
     page,
     picture_urls,
     sizes,
+    superres,
     watching,
 )
 from router.server.access import Access
@@ -44,7 +45,18 @@ from router.server.state import StateFolder
 _JOBS_FILE = "jobs.sqlite"
 
 # A new wire form is one more module with `routes`.
-_FORMS = (native, output_routes, openai, jobs_routes, capabilities, sizes, operation, watching, page)
+_FORMS = (
+    native,
+    superres,
+    output_routes,
+    openai,
+    jobs_routes,
+    capabilities,
+    sizes,
+    operation,
+    watching,
+    page,
+)
 
 
 def create_app(router: BackendRouter, settings: ServerSettings) -> FastAPI:
@@ -81,6 +93,7 @@ async def living(app: FastAPI) -> AsyncIterator[None]:
         await asyncio.to_thread(front.outputs.open)
         async with front.router:
             await front.router.probe()
+            await front.router.load_resident()
             for model in front.settings.preload:
                 await front.router.load(model)
             async with front.jobs:
