@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 Task: TypeAlias = Literal["text-to-image", "image-to-image", "inpainting", "upscale"]
 TASKS: tuple[Task, ...] = ("text-to-image", "image-to-image", "inpainting")
 """What a model that paints does; `upscale` is for models of its own."""
+EVERY_TASK: tuple[Task, ...] = (*TASKS, "upscale")
 
 ReferenceMode: TypeAlias = Literal["none", "copy", "modify"]
 """What became of the picture that a request started from."""

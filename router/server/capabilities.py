@@ -20,7 +20,7 @@ from router.server.front import Front, front_of
 from router.server.openai_fields import MAX_PARTIAL_IMAGES
 from router.server.sizes import SizeDocument, sizes_of
 from router.statistics import InstanceStatus
-from router.types import TASKS, RawImage, Task
+from router.types import EVERY_TASK, TASKS, RawImage, Task
 
 routes = APIRouter(tags=["operation"])
 
@@ -56,6 +56,8 @@ class InstanceDocument(BaseModel):
     """What other programs call them, and `scheduler` understands too."""
     refiner: bool = False
     loras: list[str] = []
+    scales: list[int] = []
+    """How many times larger it makes a picture, if it does."""
     cannot: dict[str, str] = {}
     """Task or field -> the sentence why this instance does not do it."""
     notes: list[str] = []
@@ -165,7 +167,7 @@ def _model(config: ModelConfig, statuses: Sequence[InstanceStatus], router: Rout
         name=config.name,
         description=config.description,
         licence=config.licence,
-        tasks=[task for task in TASKS if any(task in each.tasks for each in known.values())],
+        tasks=[task for task in EVERY_TASK if any(task in each.tasks for each in known.values())],
         defaults=dict(view.fills),
         sizes=list(sizes_of(view, router.limits)),
         presets=[_preset(name, router.presets, view) for name in router.presets],
@@ -194,8 +196,9 @@ def _instance(status: InstanceStatus, view: ModelView) -> InstanceDocument:
     for name in ("family", "dtype", "size_multiple", "min_side", "max_side", "schedulers", "loras", "notes"):
         facts[name] = getattr(known, name)
     facts |= {"scheduler_names": scheduler_names(known.schedulers), "refiner": known.refiner}
+    facts["scales"] = list(known.scales)
     profiles = [Profile(name=each.name, width=each.width, height=each.height) for each in known.profiles]
-    tasks = [task for task in TASKS if task in known.tasks]
+    tasks = [task for task in EVERY_TASK if task in known.tasks]
     return InstanceDocument(**facts, tasks=tasks, profiles=profiles, cannot=dict(_cannot(known, view)))
 
 
@@ -225,6 +228,7 @@ def _tasks_asked(known: Capabilities) -> dict[str, dict[str, Any]]:
         "text-to-image": {"height": height, "width": width},
         "image-to-image": {"image": picture},
         "inpainting": {"image": picture, "mask_image": picture},
+        "upscale": {"image": picture, "scale": next(iter(known.scales), 2), "prompt": ""},
     }
 
 
@@ -238,10 +242,11 @@ def _cannot(known: Capabilities, view: ModelView) -> Iterator[tuple[str, str]]:
         "negative_prompt": {**usual, **guided, "negative_prompt": "anything"},
         "reproducible": {**usual, "reproducible": True},
         "previews": {**usual, "previews": True},
+        "latents": {**usual, "latents": True},
         "long_prompt": {**usual, "long_prompt": "chunk"},
         "prompt_weighting": {**usual, "prompt_weighting": True},
     }
     for name, fields in asked.items():
-        wanted = effective(GenerateRequest.of(prompt="anything", **fields), view, seed=0)
+        wanted = effective(GenerateRequest.of(**{"prompt": "anything"} | fields), view, seed=0)
         if (why := known.why_not(wanted)) is not None:
             yield name, why
