@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,9 @@ from backends._quiet import quiet
 from router.header import Header
 from router.lora import Lora, LoraError
 from router.lora_names import DENOISERS, has_prefix
+
+# Several LoRAs in one module are what is wanted here.
+warnings.filterwarnings("ignore", message="Already found a `peft_config`", module="peft")
 
 
 @dataclass(frozen=True, slots=True)

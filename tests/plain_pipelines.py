@@ -57,7 +57,10 @@ def plain_pipeline(folder: Path, task: Task) -> Any:
 
 
 def plain_picture(folder: Path, request: GenerateRequest) -> np.ndarray[Any, Any]:
-    pipeline = plain_pipeline(folder, request.task)
+    return run_plain(plain_pipeline(folder, request.task), request)
+
+
+def run_plain(pipeline: Any, request: GenerateRequest) -> np.ndarray[Any, Any]:
     accepted = inspect.signature(type(pipeline).__call__).parameters
     fields: dict[str, Any] = {
         "prompt": request.prompt,
