@@ -12,7 +12,7 @@ from router.capabilities import Capabilities
 from router.config import InstanceConfig, ModelConfig, RouterConfig
 
 # Asking
-from router.default import generate, generate_sync, records, stream
+from router.default import generate, generate_sync, records, stream, upscale
 
 # Errors
 from router.errors import InvalidRequestError, OverloadedError, RouterError
@@ -30,6 +30,7 @@ __all__ = [
     "generate",
     "generate_sync",
     "stream",
+    "upscale",
     "records",
     "BackendRouter",
     "GenerateRequest",

@@ -133,6 +133,11 @@ async def generate(request: GenerateRequest | None = None, /, **fields: Any) -> 
         raise
 
 
+async def upscale(image: object, scale: int = 4, **fields: Any) -> GenerateResult:
+    """`BackendRouter.upscale` on the default router."""
+    return await generate(image=image, scale=scale, **fields)
+
+
 def stream(request: GenerateRequest | None = None, /, **fields: Any) -> AsyncIterator[Event]:
     """`BackendRouter.stream` on the default router."""
 
