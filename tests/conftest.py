@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import os
 import shutil
+import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
@@ -32,6 +33,8 @@ os.environ.update(
 )
 for _name in [name for name in os.environ if name.startswith("TRIPTYCH_")]:
     del os.environ[_name]
+_CACHE = tempfile.TemporaryDirectory(prefix="triptych-cache-")
+os.environ["TRIPTYCH_CACHE"] = _CACHE.name  # nothing of a test is kept for the next
 
 
 @pytest.fixture(scope="session")

@@ -39,8 +39,8 @@ def add_bar(bars: Progress, request: GenerateRequest) -> Show:
         match event:
             case Queued(position=position):
                 bars.update(bar, state=f"waiting, number {position}")
-            case Loading(instance=instance):
-                bars.update(bar, state=f"loading {instance}")
+            case Loading():
+                bars.update(bar, state=_loading(event))
             case Step(picture=picture, index=index, total=total):
                 done[picture] = index
                 bars.update(bar, completed=sum(done), total=total * len(done), state="")
@@ -48,6 +48,11 @@ def add_bar(bars: Progress, request: GenerateRequest) -> Show:
                 bars.update(bar, state="done")
 
     return show
+
+
+def _loading(event: Loading) -> str:
+    about = "" if event.expected_s is None else f" of about {event.expected_s:.0f}"
+    return f"loading {event.instance}" + (f", {event.elapsed_s:.0f}{about} s" if event.elapsed_s >= 1 else "")
 
 
 def _shortened(text: str) -> str:

@@ -103,7 +103,8 @@ async def event(id: str, number: int, news: News, links: Links) -> bytes:
     elif news.state == "queued":
         name, told = "queued", told | {"position": news.position}
     elif news.state == "loading":
-        name, told = "loading", told | {"instance": news.instance}
+        far = {"elapsed_s": news.elapsed_s, "expected_s": news.expected_s}
+        name, told = "loading", told | {"instance": news.instance, **far}
     else:
         name = "running"
     return _event(name, f"{number}", told)

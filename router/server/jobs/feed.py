@@ -24,12 +24,22 @@ class Progress:
     """While it is queued: 1 is next."""
     instance: str = ""
     """The one that is being loaded for it."""
+    elapsed_s: float = 0.0
+    """Since that load began."""
+    expected_s: float | None = None
+    """What loading it took before, where that is known."""
     step: Step | None = None
     """The last one, of any of its pictures."""
 
 
 News: TypeAlias = Progress | Job
 """A job as news is one that has ended: the last that there is."""
+
+
+def _loading(event: Loading) -> Progress:
+    return Progress(
+        "loading", instance=event.instance, elapsed_s=event.elapsed_s, expected_s=event.expected_s
+    )
 
 
 class Feed:
@@ -52,7 +62,7 @@ class Feed:
             case Queued():
                 self.tell(Progress("queued", event.position))
             case Loading():
-                self.tell(Progress("loading", instance=event.instance))
+                self.tell(_loading(event))
             case Step():
                 self.tell(Progress("running", step=event))
 

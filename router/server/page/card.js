@@ -159,8 +159,18 @@ export class Card {
 /** @param {Exclude<News, {kind: "ended"} | {kind: "step"}>} news */
 function wordsOf(news) {
   if (news.kind === "queued") return news.position ? `Waiting, place ${news.position}` : "Waiting";
-  if (news.kind === "loading") return "Loading the model";
+  if (news.kind === "loading") return `Loading the model${howFar(news.elapsed_s, news.expected_s)}`;
   return news.kind === "lost" ? "Connection lost; trying again" : "Starting";
+}
+
+/**
+ * @param {number | undefined} elapsed seconds
+ * @param {number | null | undefined} expected seconds
+ */
+function howFar(elapsed, expected) {
+  if (!elapsed || elapsed < 1) return "";
+  const about = expected ? ` of about ${Math.ceil(expected)}` : "";
+  return `, ${Math.floor(elapsed)}${about} s`;
 }
 
 /**

@@ -26,7 +26,8 @@ import { ApiError } from "./api.js";
  * @property {{message: string, param: string | null} | null} error
  *
  * `preview` is the base64 text of a PNG file.
- * @typedef {{kind: "queued", position: number | null} | {kind: "loading" | "running"}
+ * @typedef {{kind: "queued", position: number | null} | {kind: "running"}
+ *   | {kind: "loading", elapsed_s?: number, expected_s?: number | null}
  *   | {kind: "step", picture: number, index: number, total: number, preview: string | null}
  *   | {kind: "lost", message: string} | {kind: "ended", job: Job}} News
  */
@@ -91,7 +92,8 @@ async function* glance(api, id) {
   if (ENDED.has(state)) yield { kind: "ended", job };
   else if (state === "queued") yield { kind: state, position };
   else if (step) yield { kind: "step", ...step, preview: null };
-  else yield { kind: state === "loading" ? state : "running" };
+  else if (state === "loading") yield { kind: state };
+  else yield { kind: "running" };
 }
 
 /**
