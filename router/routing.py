@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, TypeAlias, cast
 
@@ -79,7 +79,7 @@ class Route:
     adjustments: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     """What the caller should know and did not ask: that a model stands in for the default one."""
-    estimates: Mapping[str, Estimate] = NO_ESTIMATES
+    estimates: Mapping[str, Estimate] = field(default_factory=lambda: NO_ESTIMATES)
     """For each instance that is known, the bytes that it would take; `explain` fills them in."""
     temporary: bool = False
     """Whether the rejections may pass by themselves: an instance that would serve is not available."""
