@@ -26,14 +26,14 @@ class Attention:
 
 def choose(wanted: str, device: str, instance: str, *, unet: bool) -> Attention:
     """`wanted` is option `attention`; nothing is loaded. Raises `ConfigError` for what cannot be here."""
-    if wanted == "auto":
-        return _best(device, unet)
+    if wanted in ("auto", "fastest"):
+        return _best(device, unet, " (PyTorch's kernels are measured at load)" * (wanted == "fastest"))
     known = _UNET_NAMES if unet else _DISPATCHED
     said = f"{instance}: option `attention` is {wanted!r}"
     if wanted == "slicing" and not unet:
         raise ConfigError(f"{said}, which UNets alone have; use `auto`.")
     if wanted not in known:
-        names = ", ".join(("auto", *(name for name in known if not name.startswith("_"))))
+        names = ", ".join(("auto", "fastest", *(name for name in known if not name.startswith("_"))))
         raise ConfigError(f"{said}, which this model has not; use one of {names}.")
     if wanted == "xformers" and not _has_xformers():
         raise ConfigError(f"{said}, which is not installed; `pip install xformers`, or use `auto`.")
@@ -61,11 +61,11 @@ def apply(attention: Attention, pipeline: Any, instance: str) -> None:
         ) from exc
 
 
-def _best(device: str, unet: bool) -> Attention:
-    if unet and device.startswith("cuda") and _has_xformers():
+def _best(device: str, unet: bool, measured: str) -> Attention:
+    if unet and not measured and device.startswith("cuda") and _has_xformers():
         return Attention("xformers", "attention xformers, as it is installed")
     if hasattr(torch.nn.functional, "scaled_dot_product_attention"):
-        return Attention("native", "attention native, PyTorch's own")
+        return Attention("native", f"attention native, PyTorch's own{measured}")
     return Attention("slicing", "attention slicing, as this PyTorch has no memory-efficient one")
 
 

@@ -105,6 +105,15 @@ def compiled(options: SpeedOptions, module: torch.nn.Module, instance: str) -> C
         raise ConfigError(f"{instance}: {exc}; use `compile_part` 'whole'.") from exc
 
 
+def has_fp8() -> bool:
+    """Whether this machine's first CUDA device and its libraries can do it."""
+    try:
+        _fp8.check("", "cuda:0", torch.bfloat16)
+    except (ConfigError, RuntimeError, AssertionError):
+        return False
+    return True
+
+
 def allow_tf32(allowed: bool, instance: str) -> None:
     """Say it for all of torch. Raises `ConfigError` where another instance has said otherwise."""
     other = _tf32_said.get(not allowed)

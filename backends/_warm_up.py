@@ -7,9 +7,8 @@ the first request, on the lane's thread, and with the very arguments that ticks 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from backends._compiled import Compiled
 from backends._gather import Digests, Gathering
 from router.call import Call
 from router.lane import Lane
@@ -21,6 +20,12 @@ if TYPE_CHECKING:
 
 STEPS = 2
 """Some schedulers cannot do a single one."""
+
+
+class Warmed(Protocol):
+    """What stands for a denoiser, and learns something from calls while it is being warmed up."""
+
+    warming: bool
 
 
 class Widening:
@@ -44,21 +49,24 @@ class Widening:
 
 
 def warm_up(
-    backend: PipelineBackend, compiled: Mapping[str, Compiled], sizes: Iterable[tuple[int, int]]
+    backend: PipelineBackend,
+    denoisers: Mapping[str, Warmed],
+    sizes: Iterable[tuple[int, int]],
+    buckets: Sequence[int],
 ) -> None:
     """Paint a picture of each height and width. Inside the task that loads the backend."""
     gatherings = backend._gatherings
-    wide = {name: Widening(gatherings[name], backend.lane, backend.row_buckets) for name in compiled}
+    wide = {name: Widening(gatherings[name], backend.lane, buckets) for name in denoisers}
     task = next(iter(backend._pipelines))
     backend._gatherings = cast("Any", gatherings | wide)
     try:
-        for each in compiled.values():
+        for each in denoisers.values():
             each.warming = True
         for height, width in sizes:
             backend.picture(request_for(task, height, width), 0, lambda *told: None)
     finally:
         backend._gatherings = gatherings
-        for each in compiled.values():
+        for each in denoisers.values():
             each.warming = False
 
 

@@ -22,7 +22,6 @@ from backends import (
     _vae,
 )
 from backends._adapters import Adapters
-from backends._compiled import Compiled
 from backends._conditions import conditions
 from backends._device import device_of, torch_device
 from backends._footprint import MemorySettings, cell_pixels
@@ -33,13 +32,13 @@ from backends._offload import OffloadOptions
 from backends._options import read_options
 from backends._pipeline import PipelineBackend
 from backends._prompt_options import PromptOptions
+from backends._quicker import Quicker
 from backends._quiet import quiet
 from backends._refiner import Refiner, RefinerFolder, RefinerOptions
 from backends._source import find_source
 from backends._speed import SpeedOptions
 from backends._stand_in import MakesCalls
 from backends._vae import DTYPES, VaeOptions
-from backends._warm_up import warm_up
 from router.backend import Lanes
 from router.capabilities import Capabilities
 from router.config import InstanceConfig
@@ -62,7 +61,8 @@ class DiffusersOptions(PromptOptions, SpeedOptions, VaeOptions, OffloadOptions, 
     """The settings of a Diffusers instance. What the pipeline or the machine has not is refused."""
 
     attention: str = "auto"
-    """`auto`, `slicing`, or an attention back end's name as Diffusers knows it (`native`, `flash`, ...)."""
+    """`auto`, `slicing`, or an attention back end's name as Diffusers knows it (`native`, `flash`, ...).
+    `fastest` is `auto` with PyTorch's kernels measured at load."""
     text_length: int | None = Field(default=None, ge=1, le=512)
     """Tokens that T5 reads (SD3, FLUX); `None` is the pipeline's own. Exports of the model have theirs."""
     loaded_loras: int = Field(default=4, ge=1, le=64)
@@ -89,7 +89,8 @@ class DiffusersBackend(PipelineBackend):
         self._folder: ModelFolder | None = None
         self._refiner_folder: RefinerFolder | None = None
         self._refiner: Any = None
-        self._compiled: dict[str, Compiled] = {}
+        fastest = self.options.attention == "fastest"
+        self._quicker = Quicker(self.options, self.name, race_attention=fastest)
         self._gauge: Gauge | None = None
 
     async def probe(self) -> Capabilities:
@@ -245,17 +246,13 @@ class DiffusersBackend(PipelineBackend):
         return self._adapters.calls_of(name, gathering, lora_set(request))
 
     def compiled(self, name: str, module: Any) -> Any:
-        compiled = _speed.compiled(self.options, module, self.name)
-        if compiled is not None:
-            self._compiled[name] = compiled
+        quicker = self._quicker.of(name, module)
         if self._gauge is None:
-            return compiled
-        return self._gauge.around(compiled or module, "denoise", unsettled=_UNSETTLED if compiled else 0)
+            return quicker
+        return self._gauge.around(quicker or module, "denoise", unsettled=_UNSETTLED if quicker else 0)
 
     def warm_up(self) -> None:
-        compiled, self._compiled = self._compiled, {}
-        if compiled:
-            warm_up(self, compiled, self.options.compile_sizes or [self._own_size])
+        self._quicker.warm_up(self, self._own_size)
 
 
 def _dtype(instance: InstanceConfig, device: str) -> torch.dtype:

@@ -1,0 +1,130 @@
+"""The fastest of several ways, found by running each; PyTorch's attention kernels, chosen so at load."""
+
+from __future__ import annotations
+
+import logging
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
+
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+_LOG = logging.getLogger("router.backends")
+
+Clock: TypeAlias = Callable[[Callable[[], object]], float]
+"""Runs something and says how many seconds it took, to the end of what the device was given."""
+
+NATIVE: Final = "native"
+"""PyTorch's own order of kernels."""
+
+SDPA_KERNELS: Final[Mapping[str, SDPBackend]] = {
+    "cudnn": SDPBackend.CUDNN_ATTENTION,
+    "flash": SDPBackend.FLASH_ATTENTION,
+    "efficient": SDPBackend.EFFICIENT_ATTENTION,
+}
+
+RUNS = 5
+WORTH = 0.98
+"""A way must take less than this share of the first one's time: smaller differences are noise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Race:
+    """`seconds` of each way in the order they were tried; `None` for one that cannot be here."""
+
+    winner: str
+    seconds: Mapping[str, float | None]
+
+    def __str__(self) -> str:
+        said = (f"{name} {s * 1e3:.2f} ms" for name, s in self.seconds.items() if s is not None)
+        return f"{self.winner}, measured: {', '.join(said)}"
+
+
+def fastest(ways: Mapping[str, Callable[[], object]], clock: Clock, *, runs: int = RUNS) -> Race:
+    """Each way is run once to warm up, then `runs` times; its time is the median.
+
+    The first way wins unless another one is clearly faster. What raises `RuntimeError` is no candidate;
+    if the first one does, its error is raised.
+    """
+    seconds: dict[str, float | None] = {}
+    for name, run in ways.items():
+        try:
+            run()
+            seconds[name] = statistics.median(clock(run) for _ in range(runs))
+        except RuntimeError:
+            if not seconds:
+                raise
+            seconds[name] = None
+    first = next(iter(seconds))
+    limit = (seconds[first] or 0.0) * WORTH
+    faster = {name: taken for name, taken in seconds.items() if taken is not None and taken < limit}
+    return Race(min(faster, key=faster.__getitem__, default=first), seconds)
+
+
+def device_clock(device: torch.device) -> Clock:
+    """The wall clock around work of the device."""
+
+    def seconds(run: Callable[[], object]) -> float:
+        _wait_for(device)
+        started = time.perf_counter()
+        run()
+        _wait_for(device)
+        return time.perf_counter() - started
+
+    return seconds
+
+
+def only_kernel(name: str) -> AbstractContextManager[Any]:
+    """Inside, attention runs by this kernel, or raises `RuntimeError` where it cannot."""
+    return nullcontext() if name == NATIVE else sdpa_kernel(SDPA_KERNELS[name])
+
+
+def first_kernel(name: str) -> AbstractContextManager[Any]:
+    """Inside, this kernel goes first, and the others are there for what it cannot do."""
+    if name == NATIVE:
+        return nullcontext()
+    others = [kernel for kernel in (*SDPA_KERNELS.values(), SDPBackend.MATH) if kernel != SDPA_KERNELS[name]]
+    return sdpa_kernel([SDPA_KERNELS[name], *others], set_priority=True)
+
+
+class FastestAttention:
+    """Stands for a denoiser in its `Gathering`, and runs it by the kernel that was fastest for it.
+
+    The first call while `warming` decides, and should be as large as ticks will be. A compiled
+    denoiser must not be compiled before: it keeps the kernel that it was compiled with.
+    """
+
+    def __init__(self, function: Callable[..., Any], name: str, clock: Clock | None = None) -> None:
+        self.warming = False
+        self.race: Race | None = None
+        self._function = function
+        self._name = name
+        self._clock = clock
+
+    def __call__(self, **values: Any) -> Any:
+        if self.warming and self.race is None:
+            self.race = self._measured(values)
+            _LOG.info("attention of %s: %s", self._name, self.race)
+        with first_kernel(self.race.winner if self.race else NATIVE):
+            return self._function(**values)
+
+    def _measured(self, values: Mapping[str, Any]) -> Race:
+        def run_by(kernel: str) -> Callable[[], object]:
+            def run() -> object:
+                with only_kernel(kernel):
+                    return self._function(**values)
+
+            return run
+
+        device = next(each.device for each in values.values() if isinstance(each, torch.Tensor))
+        ways = {kernel: run_by(kernel) for kernel in (NATIVE, *SDPA_KERNELS)}
+        return fastest(ways, self._clock or device_clock(device))
+
+
+def _wait_for(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

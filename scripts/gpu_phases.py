@@ -1,0 +1,263 @@
+"""The phases of bench_gpu: what is measured of one model, each phase in a call of its own if need be."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from backends import _fp8, _speed
+from backends._compiled import Compiled
+from backends._fastest import SDPA_KERNELS, only_kernel
+from backends._speed import SpeedOptions
+from router.request import GenerateRequest
+from scripts.gpu_card import Card
+from scripts.gpu_models import Asked, denoiser, parameters
+from scripts.gpu_ways import Captured, OnLane, Plain, compile_blocks, requests
+
+COUNTS = (1, 4, 8, 16)
+PLAIN_BATCH = 8
+
+
+@dataclass
+class Bench:
+    """One model on one card. `rows` are what was measured, `left_out` what the time did not suffice for."""
+
+    card: Card
+    pipeline: Any
+    asked: Asked
+    dtype: torch.dtype
+    repeats: int
+    row_limit: int
+    ends_at: float
+    counts: tuple[int, ...] = COUNTS
+    facts: dict[str, Any] = field(default_factory=dict)
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+
+    def learn(self) -> None:
+        """What the shares are of: the card's matrix rate, and the operations of a picture."""
+        name, module = denoiser(self.pipeline)
+        wanted = requests(self.asked, 1, steps=2)
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            Plain(self.pipeline, 1).call(wanted)
+            whole = counter.get_total_flops()
+        captured = Captured(self.pipeline, wanted)
+        with FlopCounterMode(display=False) as counter:
+            output = captured()
+            step = counter.get_total_flops()
+        self.facts |= {
+            "denoiser": type(module).__name__,
+            "denoiser_parameters": parameters(module),
+            "rows_per_picture": captured.rows,
+            "flop_per_step": step,
+            "flop_per_picture": whole + (self.asked.steps - 2) * step,
+            "matrix_flop_per_s": self.card.matrix_rate(self.dtype),
+            "matrix_dtype": str(self.dtype).removeprefix("torch."),
+            "finite": bool(torch.isfinite(output[0]).all()),
+            "name": name,
+        }
+
+    def eager(self, way: str = "Diffusers, eager") -> None:
+        self._plain(way, 1, 1)
+        self._plain(way, PLAIN_BATCH, 1)
+        self._plain(way, PLAIN_BATCH, PLAIN_BATCH)
+
+    def compiled(self) -> None:
+        undo = compile_blocks(denoiser(self.pipeline)[1])
+        try:
+            self.eager("Diffusers, compiled blocks")
+        finally:
+            undo()
+
+    def lane(self) -> None:
+        self._on_lane("lane", SpeedOptions())
+
+    def lane_compiled(self) -> None:
+        buckets = sorted(
+            {min(self.row_limit, count * self.facts["rows_per_picture"]) for count in self.counts}
+        )
+        options = SpeedOptions(compile=True, compile_part="blocks", row_buckets=tuple(buckets))
+        self._on_lane("lane, compiled blocks", options)
+
+    def choices(self) -> None:
+        """Each setting alone, on one call of the denoiser with the rows of a full tick."""
+        per_picture = self.facts["rows_per_picture"]
+        captured = Captured(self.pipeline, requests(self.asked, max(1, self.row_limit // per_picture)))
+        plain = captured()[0].float()
+        first = self._choice("as it is", captured, plain, captured)
+        for name, change in self._changes(captured):
+            with change as call:
+                self._choice(name, captured, plain, call, first)
+
+    def _plain(self, way: str, count: int, batch: int) -> None:
+        plain = Plain(self.pipeline, batch)
+        how = f"{count} at once" if batch > 1 else "one at a time"
+        self._measure(f"{way}, {how}", count, "equal", plain.run, batch)
+
+    def _on_lane(self, way: str, options: SpeedOptions) -> None:
+        started = time.perf_counter()
+        lane = OnLane(self.pipeline, str(self.card.device), options, self.asked, self.row_limit)
+        self.facts[f"load_s of {way}"] = time.perf_counter() - started
+        try:
+            for count in self.counts:
+                self._measure(way, count, "equal", lane.run, count)
+                if count > 1:
+                    self._measure(way, count, "mixed", lane.run, count)
+        finally:
+            lane.close()
+
+    def _measure(
+        self,
+        way: str,
+        count: int,
+        workload: str,
+        run: Callable[[Sequence[GenerateRequest]], None],
+        at_once: int,
+    ) -> None:
+        if time.monotonic() > self.ends_at:
+            self.left_out.append(f"{way}, {count} {workload}")
+            return
+        wanted = requests(self.asked, count, mixed=workload == "mixed")
+        run(wanted)
+        self.card.forget_peak()
+        seconds = self.card.seconds(lambda: run(wanted), self.repeats)
+        peak = self.card.peak_bytes()
+        middle = statistics.median(seconds)
+        step_s = None
+        if workload == "equal":
+            step_s = max(0.0, self._step_s(run, wanted, middle) * at_once / count) or None  # 0: lost in noise
+        per_picture = middle / count
+        self.rows.append(
+            {
+                "way": way,
+                "requests": count,
+                "workload": workload,
+                "seconds": seconds,
+                "images_per_s": 1 / per_picture,
+                "s_per_picture": per_picture,
+                "iterations_per_s": step_s and 1 / step_s,
+                "overhead_per_step_s": step_s and step_s - self._bare_s(at_once),
+                "matrix_share": self.facts["flop_per_picture"]
+                / per_picture
+                / self.facts["matrix_flop_per_s"],
+                "peak_bytes": peak,
+            }
+        )
+
+    def _step_s(
+        self,
+        run: Callable[[Sequence[GenerateRequest]], None],
+        wanted: Sequence[GenerateRequest],
+        seconds: float,
+    ) -> float:
+        """Of one step of all requests: what half of the steps take less. Texts and decoding fall out."""
+        half = self.asked.steps // 2
+        shorter = [each.model_copy(update={"num_inference_steps": half}) for each in wanted]
+        less = statistics.median(self.card.seconds(lambda: run(shorter), self.repeats))
+        return (seconds - less) / (self.asked.steps - half)
+
+    def _bare_s(self, count: int) -> float:
+        """The denoiser alone, for a step of so many requests, in ticks as large as the lane's."""
+        at_once = max(1, min(count, self.row_limit // self.facts["rows_per_picture"]))
+        captured = Captured(self.pipeline, requests(self.asked, at_once))
+        captured()
+        ticks = math.ceil(count / at_once)
+        return ticks * statistics.median(self.card.seconds(captured, max(3, self.repeats)))
+
+    def _choice(
+        self,
+        name: str,
+        captured: Captured,
+        plain: torch.Tensor,
+        call: Callable[[], Any],
+        first: float | None = None,
+    ) -> float:
+        if time.monotonic() > self.ends_at:
+            self.left_out.append(f"choice: {name}")
+            return math.nan
+        started = time.perf_counter()
+        output = call()[0].float()
+        made_ready_s = time.perf_counter() - started
+        call()
+        seconds = self.card.seconds(call, max(3, self.repeats))
+        middle = statistics.median(seconds)
+        self.rows.append(
+            {
+                "way": f"denoiser: {name}",
+                "rows": captured.rows,
+                "seconds": seconds,
+                "ratio": (first or middle) / middle,
+                "first_call_s": made_ready_s,
+                "psnr_db": psnr(output, plain),
+            }
+        )
+        return middle
+
+    def _changes(self, captured: Captured) -> Iterator[tuple[str, Any]]:
+        module = captured.module
+        for kernel in SDPA_KERNELS if self.card.is_cuda else ():
+            yield f"attention {kernel}", _within(only_kernel(kernel), captured)
+        if self.facts["name"] == "unet":
+            yield "channels_last", _channels_last(captured)
+        if not getattr(module.config, "dual_attention_layers", ()):
+            yield "fuse_qkv", _fused(captured)
+        yield "compile blocks", nullcontext(_compiled(captured, "blocks"))
+        if self.card.is_cuda:
+            yield "compile whole", nullcontext(_compiled(captured, "whole"))
+            yield "compile whole, CUDA graphs", nullcontext(_compiled(captured, "whole", graphs=True))
+        if self.card.is_cuda and _speed.has_fp8():
+            yield "fp8, blocks compiled", _in_fp8(captured)  # the last one: it stays
+
+
+def psnr(output: torch.Tensor, plain: torch.Tensor) -> float | None:
+    """Decibels over the range of the plain output; `None` where they are equal."""
+    error = (output - plain).square().mean().item()
+    spread = (plain.max() - plain.min()).item()
+    return 10 * math.log10(spread**2 / error) if error else None
+
+
+def _compiled(captured: Captured, part: Any, *, graphs: bool = False) -> Callable[[], Any]:
+    names = list(captured.values)
+    compiled = Compiled(captured.module, part, graphs=graphs)
+    compiled.warming = True
+    positional = dict(zip(("sample", "timestep"), captured.args, strict=False))
+    assert not positional.keys() & set(names)
+    return lambda: compiled(**positional, **captured.values)
+
+
+@contextmanager
+def _within(context: Any, captured: Captured) -> Iterator[Callable[[], Any]]:
+    with context:
+        yield captured
+
+
+@contextmanager
+def _channels_last(captured: Captured) -> Iterator[Callable[[], Any]]:
+    captured.module.to(memory_format=torch.channels_last)
+    try:
+        yield captured
+    finally:
+        captured.module.to(memory_format=torch.contiguous_format)
+
+
+@contextmanager
+def _fused(captured: Captured) -> Iterator[Callable[[], Any]]:
+    captured.module.fuse_qkv_projections()
+    try:
+        yield captured
+    finally:
+        captured.module.unfuse_qkv_projections()
+
+
+@contextmanager
+def _in_fp8(captured: Captured) -> Iterator[Callable[[], Any]]:
+    _fp8.quantize(captured.module)
+    yield _compiled(captured, "blocks")

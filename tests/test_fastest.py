@@ -1,0 +1,106 @@
+"""Choosing by measuring once: with a clock that the test sets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from backends import _fastest
+from backends._fastest import FastestAttention, fastest
+from tests.diffusers_doubles import Lanes, generate, loaded, make
+from tests.miniatures import miniature
+
+
+class Clock:
+    """Says how long each way takes, by what it says when it runs."""
+
+    def __init__(self, seconds: dict[str, list[float]]) -> None:
+        self.seconds = {name: iter(taken) for name, taken in seconds.items()}
+        self.runs: list[str] = []
+
+    def __call__(self, run: Callable[[], object]) -> float:
+        return next(self.seconds[str(run())])
+
+    def way(self, name: str) -> Callable[[], str]:
+        def run() -> str:
+            self.runs.append(name)
+            if not name:
+                raise RuntimeError("No available kernel. Aborting execution.")
+            return name
+
+        return run
+
+    def race(self, runs: int = 3) -> str:
+        return fastest({name: self.way(name) for name in (*self.seconds, "")}, self, runs=runs).winner
+
+
+def test_the_one_with_the_smallest_median_wins() -> None:
+    clock = Clock({"first": [3.0, 3.0, 3.0], "second": [2.0, 9.0, 2.0], "third": [1.0, 5.0, 5.0]})
+    assert clock.race() == "second"
+    assert clock.runs == [*["first"] * 4, *["second"] * 4, *["third"] * 4, ""]
+
+
+def test_the_first_one_stays_unless_another_is_clearly_faster() -> None:
+    assert Clock({"first": [1.0], "second": [0.99]}).race(1) == "first"
+    assert Clock({"first": [1.0], "second": [0.97]}).race(1) == "second"
+
+
+def test_what_cannot_be_is_told_and_passed_over() -> None:
+    clock = Clock({"first": [0.002]})
+    race = fastest({"first": clock.way("first"), "other": clock.way("")}, clock, runs=1)
+    assert race.seconds == {"first": 0.002, "other": None}
+    assert str(race) == "first, measured: first 2.00 ms"
+    with pytest.raises(RuntimeError, match="No available kernel"):
+        fastest({"first": clock.way("")}, clock)
+
+
+def test_a_kernel_is_chosen_in_the_first_call_of_the_warm_up() -> None:
+    seconds = {None: 3.0, "flash": 1.0}
+    inside: list[str | None] = []
+
+    def attention(query: torch.Tensor) -> torch.Tensor:
+        flash, math = torch.backends.cuda.flash_sdp_enabled(), torch.backends.cuda.math_sdp_enabled()
+        inside.append(None if math else "flash" if flash else "other")
+        if inside[-1] == "other":
+            raise RuntimeError("No available kernel.")
+        return query
+
+    def clock(run: Callable[[], object]) -> float:
+        run()
+        return seconds[inside[-1]]
+
+    denoiser = FastestAttention(attention, "mine", clock)
+    denoiser(query=torch.ones(1))
+    assert denoiser.race is None
+    denoiser.warming = True
+    denoiser(query=torch.ones(1))
+    assert denoiser.race is not None
+    assert denoiser.race.winner == "flash"
+    assert denoiser.race.seconds["cudnn"] is None
+    runs = len(inside)
+    denoiser(query=torch.ones(1))
+    assert inside[runs:] == [None]  # flash goes first, and the others are allowed
+
+
+async def test_an_instance_measures_at_load_and_never_again(
+    miniatures: Path, lanes: Lanes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clocked: list[float] = []
+
+    def clock(run: Callable[[], object]) -> float:
+        run()
+        clocked.append(1.0)
+        return 1.0
+
+    monkeypatch.setattr(_fastest, "device_clock", lambda device: clock)
+    source = miniature("sd15", miniatures)
+    backend = await loaded(lanes, source, options={"attention": "fastest"}, row_limit=2)
+    count = len(clocked)
+    assert count >= _fastest.RUNS
+    await generate(backend, num_inference_steps=1)
+    assert len(clocked) == count
+    notes = (await make(lanes, source, options={"attention": "fastest"}).probe()).notes
+    assert any("measured at load" in note for note in notes)
