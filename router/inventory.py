@@ -93,7 +93,7 @@ def _facts(instance: InstanceConfig) -> ModelFacts | None:
         return facts_of_export(place, instance.name)
     if instance.backend == "diffusers" and place.exists():
         config, vae = _path_option(instance, "config"), _path_option(instance, "vae")
-        return facts_of_model(place, instance.name, config, vae)
+        return facts_of_model(place, instance.name, config, vae, instance.lora_folders)
     if _is_hub_id(instance):
         return None
     kind = "export" if instance.backend == "onnxruntime" else "model"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,8 @@ from typing import Any
 from router.errors import LoadError
 from router.geometry import Geometry
 from router.layouts import LAYOUTS
+from router.lora import LoraFacts
+from router.lora_fit import loras_of
 from router.manifest import FILE_NAME, Manifest
 from router.model_card import licence_of
 from router.model_folder import ModelFolder
@@ -38,10 +40,16 @@ class ModelFacts:
     """Of the files, not of memory."""
     licence: str
     notes: tuple[str, ...] = ()
+    loras: tuple[LoraFacts, ...] = ()
+    """Those that are configured for it, whether they fit or not."""
 
 
 def facts_of_model(
-    place: Path, instance: str, config: str | None = None, other_vae: str | None = None
+    place: Path,
+    instance: str,
+    config: str | None = None,
+    other_vae: str | None = None,
+    lora_folders: Sequence[str] = (),
 ) -> ModelFacts:
     """Of a folder in Diffusers' layout, or a checkpoint. Raises `ConfigError`, `LoadError`."""
     model = open_model(place, instance, config, other_vae)
@@ -60,6 +68,7 @@ def facts_of_model(
         weights_bytes=model.weights_bytes(),
         licence=_own_licence(model) or licence_of(model.folder),
         notes=model.notes(),
+        loras=loras_of(model, family, lora_folders),
     )
 
 

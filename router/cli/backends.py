@@ -14,6 +14,7 @@ from router import registry
 from router.capabilities import Capabilities
 from router.cli.configuration import load_config
 from router.cli.failures import reported
+from router.cli.loras import print_loras
 from router.cli.options import AsJson
 from router.cli.output import print_json, print_table
 from router.config import RouterConfig
@@ -63,6 +64,7 @@ def _print(known: dict[str, str | None], instances: Sequence[InstanceStatus]) ->
     libraries = [(name, _verdict(lacks, "installed")) for name, lacks in known.items()]
     print_table("Backends", ("Backend", "Libraries"), libraries)
     rows = [(each.name, each.state, _health(each), _facts(each.capabilities)) for each in instances]
+    print_loras((each.name, each.capabilities.loras) for each in instances if each.capabilities)
     print_table("Instances", ("Instance", "State", "Health", "What it is"), rows)
 
 

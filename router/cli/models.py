@@ -10,9 +10,11 @@ from rich.text import Text
 
 from router.cli.configuration import load_config
 from router.cli.failures import reported
+from router.cli.loras import print_loras
 from router.cli.options import AsJson
 from router.cli.output import print_json, print_note, print_table
 from router.inventory import Entry, Inventory, Listed, take_inventory
+from router.lora import LoraAbility
 from router.model_facts import ModelFacts
 
 _COLUMNS = ("Model", "Instance", "Where, and why", "What it is", "Licence")
@@ -37,6 +39,12 @@ def _print(inventory: Inventory) -> None:
     print_table("Models", _COLUMNS, rows)
     for note in (model.stands_in for model in inventory.models if model.stands_in):
         print_note(note)
+    print_loras(
+        (entry.name, LoraAbility(entry.facts.loras))
+        for model in inventory.models
+        for entry in model.entries
+        if entry.facts
+    )
     if inventory.passed_over:
         left = [(each.source, each.why) for each in inventory.passed_over]
         print_table("Found, and not served", ("Where", "Why"), left)

@@ -13,6 +13,7 @@ from typing import Annotated, Any, TypeAlias, get_type_hints
 import typer
 
 from router.errors import InvalidRequestError
+from router.lora_request import lora_of
 from router.request import GenerateRequest
 
 AsJson: TypeAlias = Annotated[
@@ -32,6 +33,7 @@ _OPTIONS = {
     "reference_strength": "--reference-strength",
     "exact_copy": "--exact-copy",
     "long_prompt": "--long-prompt",
+    "loras": "--lora",
     "prompt_weighting": "--prompt-weighting",
 } | {
     name: f"--{name}"
@@ -117,6 +119,10 @@ class Asked:
     scheduler: Annotated[
         str | None, typer.Option(_OPTIONS["scheduler"], help="A Diffusers class, or as in: dpm++ 2m karras.")
     ] = None
+    loras: Annotated[
+        list[str] | None,
+        typer.Option(_OPTIONS["loras"], metavar="NAME[:WEIGHT]", help="A configured LoRA; may be repeated."),
+    ] = None
     preset: Annotated[
         str | None, typer.Option(_OPTIONS["preset"], help="lcm, turbo, lightning, fast, high; or your own.")
     ] = None
@@ -143,6 +149,7 @@ class Asked:
         given = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         prompts = given.pop("prompts") or [""]
         given["allow_adjustments"] = given["allow_adjustments"] or ()
+        given["loras"] = [lora_of(text) for text in self.loras or ()]
         given["latents"] = self.latents is not None
         for name in ("image", "mask_image"):
             given[name] = read_picture(given[name], name)

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from router.capabilities import Capabilities
 from router.config import ModelConfig, RouterConfig
 from router.images import FORMATS, Format
+from router.lora import LoraFacts
 from router.presets import RequestPreset, with_preset
 from router.request import MAX_PROMPT_CHARACTERS, MAX_SEED, GenerateRequest
 from router.routing import ModelView, effective
@@ -56,6 +57,9 @@ class InstanceDocument(BaseModel):
     """What other programs call them, and `scheduler` understands too."""
     refiner: bool = False
     loras: list[str] = []
+    """Those that a request may name."""
+    lora_facts: list[LoraFacts] = []
+    """All that are configured, and why some cannot be named."""
     scales: list[int] = []
     """How many times larger it makes a picture, if it does."""
     cannot: dict[str, str] = {}
@@ -193,10 +197,10 @@ def _instance(status: InstanceStatus, view: ModelView) -> InstanceDocument:
     known = status.capabilities
     if known is None:
         return InstanceDocument(**facts)
-    for name in ("family", "dtype", "size_multiple", "min_side", "max_side", "schedulers", "loras", "notes"):
+    for name in ("family", "dtype", "size_multiple", "min_side", "max_side", "schedulers", "notes"):
         facts[name] = getattr(known, name)
     facts |= {"scheduler_names": scheduler_names(known.schedulers), "refiner": known.refiner}
-    facts["scales"] = list(known.scales)
+    facts |= {"scales": list(known.scales), "loras": known.loras.names, "lora_facts": known.loras.facts}
     profiles = [Profile(name=each.name, width=each.width, height=each.height) for each in known.profiles]
     tasks = [task for task in EVERY_TASK if task in known.tasks]
     return InstanceDocument(**facts, tasks=tasks, profiles=profiles, cannot=dict(_cannot(known, view)))
