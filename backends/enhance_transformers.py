@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -41,7 +42,7 @@ class TransformersEnhancer:
     async def open(self) -> None:
         try:
             self._tokenizer, self._model = await on_a_thread_of_its_own(self._read)
-        except (OSError, ValueError, KeyError, RuntimeError) as exc:
+        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as exc:
             raise EnhanceError(
                 f"The enhancer's model {self._folder.name!r} cannot be loaded ({type(exc).__name__});"
                 " put a whole text-generation model there."

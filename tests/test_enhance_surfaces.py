@@ -48,7 +48,7 @@ def test_the_environment_alone_will_do(tmp_path: Path) -> None:
             {},
             "`enhance.kind`: There is no enhancer 'chatt'; did you mean 'c",
         ),
-        ('[enhance]\nkind = "chat"\nlimit = 5\n', {}, "there is no key `limit`; did you mean `limit_s`?"),
+        ('[enhance]\nkind = "chat"\nlimit = 5\n', {}, "there is no key `limit`; did you mean limit_s?"),
         ('[enhance]\nsource = "x"\n', {}, "`kind` is missing"),
         ('[enhance]\nkind = "chat"\nkey = "sk-1"\n', {}, "there is no key `key`"),
         (

@@ -64,9 +64,21 @@ def _saved(model: Any, folder: Path) -> Path:
     with torch.no_grad():
         for weight in model.parameters():
             weight.copy_(torch.randn(weight.shape, generator=generator) * 0.5)
+        for token in _no_words():
+            model.get_output_embeddings().weight[token] = 0  # never the likeliest
     model.save_pretrained(folder)
     shutil.copytree(TOKENIZERS / "clip", folder, dirs_exist_ok=True)
     return folder
+
+
+def _no_words() -> list[int]:
+    """Bytes and marks, of which an answer would be no text."""
+    vocabulary = json.loads((TOKENIZERS / "clip" / "vocab.json").read_text())
+    return [
+        token
+        for text, token in vocabulary.items()
+        if not (text.isascii() and text.removesuffix("</w>").isalpha())
+    ]
 
 
 async def opened(folder: Path, **settings: Any) -> TransformersEnhancer:
