@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import json
+import logging
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +18,7 @@ from backends._module_adapters import ModuleAdapters
 from backends._quiet import quiet
 from router.header import Header
 from router.lora import Lora, LoraError
-from router.lora_names import DENOISERS, has_prefix
+from router.lora_names import DENOISERS, has_prefix, place_of
 
 # Several LoRAs in one module are what is wanted here.
 warnings.filterwarnings("ignore", message="Already found a `peft_config`", module="peft")
@@ -71,9 +73,22 @@ def inject(read: LoraTensors, adapter: str, kind: Any, modules: Mapping[str, Mod
     for component, adapters in modules.items():
         wanted = read.of(component)
         if wanted:
-            with quiet():
+            with quiet(), _without_reports():
                 _inject_into(component, read, adapter, kind, adapters.module)
-            _check_all_taken(component, len(wanted), adapters.weights(adapter))
+            held = (name.replace(f".{adapter}.", ".") for name, _ in adapters.weights(adapter))
+            _check_all_taken(component, wanted, held)
+
+
+@contextlib.contextmanager
+def _without_reports() -> Iterator[None]:
+    """transformers calls the matrices of every other LoRA missing, and leaves them as they are."""
+    reports = logging.getLogger("transformers.integrations.peft")
+    level = reports.level
+    reports.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        reports.setLevel(level)
 
 
 def _inject_into(component: str, read: LoraTensors, adapter: str, kind: Any, module: Any) -> None:
@@ -90,8 +105,14 @@ def _inject_into(component: str, read: LoraTensors, adapter: str, kind: Any, mod
         kind.load_lora_into_text_encoder(dict(read.tensors), text_encoder=module, **given)
 
 
-def _check_all_taken(component: str, count: int, weights: list[Any]) -> None:
-    """peft only logs what it did not expect, and leaves what it missed without content."""
-    taken = sum(weight.device.type != "meta" for weight in weights)
-    if taken != count:
-        raise LoraError(f"has {count - taken} of {count} tensors that found no layer in the {component}")
+def _check_all_taken(component: str, wanted: Iterable[str], held: Iterable[str]) -> None:
+    """The libraries only log what they did not expect, and leave what they missed as it was drawn."""
+    asked, taken = _places(wanted), _places(f"{component}.{name}" for name in held)
+    if asked != taken:
+        off = len(asked ^ taken)
+        raise LoraError(f"has {len(asked)} matrices for the {component}, {off} of which found no layer")
+
+
+def _places(names: Iterable[str]) -> set[tuple[str, bool, bool]]:
+    found = (place_of(name) for name in names)
+    return {(each.module.removeprefix("text_model_"), each.up, each.weight) for each in found if each}

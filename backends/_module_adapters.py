@@ -78,11 +78,11 @@ class ModuleAdapters:
         return adapter in getattr(self.module, "peft_config", {})
 
     def size_bytes(self, adapter: str) -> int:
-        return sum(weight.nbytes for weight in self.weights(adapter))
+        return sum(weight.nbytes for _, weight in self.weights(adapter))
 
-    def weights(self, adapter: str) -> list[torch.nn.Parameter]:
-        """Its matrices as they lie in the module."""
-        return [weight for name, weight in self.module.named_parameters() if f".{adapter}." in name]
+    def weights(self, adapter: str) -> list[tuple[str, torch.nn.Parameter]]:
+        """Its matrices as they lie in the module, by their names."""
+        return [pair for pair in self.module.named_parameters() if f".{adapter}." in pair[0]]
 
     def _changed(self) -> None:
         from peft.tuners.tuners_utils import BaseTunerLayer  # there is no LoRA where peft is not installed
