@@ -48,6 +48,9 @@ export class Card {
     this.element.setAttribute("aria-label", prompt);
     this.element.setAttribute("aria-busy", `${isUnderway}`);
     within(this.element, ".prompt", HTMLElement).textContent = prompt;
+    const enhanced = within(this.element, ".enhanced", HTMLElement);
+    enhanced.textContent = run.facts?.enhancement?.prompt ?? "";
+    enhanced.hidden = !enhanced.textContent;
     within(this.element, ".facts", HTMLElement).textContent = oneLine(summary(run));
     this.cancel.hidden = !isUnderway;
     within(this.element, ".delete", HTMLElement).hidden = isUnderway;

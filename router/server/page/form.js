@@ -1,12 +1,15 @@
 // Form: everything that is asked, as the request's fields and back.
 
+import { Copy } from "./copy.js";
 import { byId } from "./element.js";
 import { disable, refuse } from "./field.js";
 import { recall, remember } from "./memory.js";
+import { Preset } from "./preset.js";
 import { Seed } from "./seed.js";
 import { Shape } from "./shape.js";
 import { Slider } from "./slider.js";
 import { Source } from "./source.js";
+import { Wording } from "./wording.js";
 import { counted } from "./words.js";
 
 /** @typedef {import("./model.js").Model} Model */
@@ -29,6 +32,8 @@ const TEXTS = ["prompt", "negative_prompt", "scheduler"];
 export class Form {
   /** @type {Model[]} */
   #models = [];
+  /** @type {import("./wording.js").Enhancer | null} */
+  #enhancer = null;
   #sliders = [...document.querySelectorAll(".slider")].map(
     (range) => new Slider(/** @type {HTMLInputElement} */ (range)),
   );
@@ -44,6 +49,9 @@ export class Form {
     this.modelInput = byId("model", HTMLSelectElement);
     this.previews = byId("previews", HTMLInputElement);
     this.seed = new Seed();
+    this.copy = new Copy();
+    this.wording = new Wording();
+    this.preset = new Preset((fields) => this.#write(fields));
     this.source = new Source((ratio) => this.shape.follow(ratio));
     this.shape = new Shape(
       () => this.#changed(),
@@ -62,10 +70,12 @@ export class Form {
    * What there is to choose from, at first and whenever it changes.
    * @param {Model[]} models
    * @param {string} preferred the default model's name
+   * @param {import("./wording.js").Enhancer | null} enhancer
    */
-  offer(models, preferred) {
+  offer(models, preferred, enhancer) {
     const isFirst = this.#models.length === 0;
     this.#models = models;
+    this.#enhancer = enhancer;
     const names = models.map(({ name }) => name);
     if (names.join("\n") !== [...this.modelInput.options].map(({ value }) => value).join("\n")) {
       const chosen = names.includes(this.modelInput.value) ? this.modelInput.value : preferred;
@@ -94,7 +104,10 @@ export class Form {
       if (!disabled && (value || validity.badInput)) fields[name] = valueAsNumber;
     }
     if (!this.source.isThere) delete fields.strength;
+    else if (this.copy.input.checked) fields.exact_copy = true;
     if (!this.model?.hasTrueGuidance || fields.true_cfg_scale <= 1) delete fields.true_cfg_scale;
+    Object.assign(fields, this.wording.fields);
+    if (this.preset.name) fields.preset = this.preset.name;
     fields.seed = this.seed.value;
     if (this.previews.checked && !this.previews.disabled) fields.previews = true;
     return fields;
@@ -109,6 +122,8 @@ export class Form {
     if (this.#models.some(({ name }) => name === fields.model)) this.modelInput.value = fields.model;
     if (source) await this.source.take(source.image, source.mask);
     else if (this.source.isThere) this.source.remove();
+    this.copy.take(fields);
+    this.wording.take(fields);
     this.#write(fields);
     byId("prompt", HTMLTextAreaElement).focus();
   }
@@ -136,6 +151,7 @@ export class Form {
       if (fields[name] != null) this.#input(name).value = `${fields[name]}`;
       else if (name in ABSENT) this.#input(name).value = ABSENT[name];
     }
+    if ("preset" in fields) this.preset.name = fields.preset;
     this.#sliders.forEach((slider) => slider.follow());
     if (fields.width && fields.height) this.shape.size = { width: fields.width, height: fields.height };
     if (fields.seed != null) this.seed.take(fields.seed);
@@ -163,6 +179,8 @@ export class Form {
     this.#input("num_images_per_prompt").setAttribute("max", `${max_images}`);
     byId("model-about", HTMLElement).textContent = model.description;
     this.#offerSchedulers(model);
+    this.preset.offer(model.presets);
+    this.wording.offer(this.#enhancer, model);
     this.source.isOff = model.whyNot("image-to-image") !== "";
     this.shape.offer(model);
     this.#fitAbilities(model);
@@ -186,21 +204,27 @@ export class Form {
       "negative_prompt",
       model.whyNot("negative_prompt") || (isGuided ? "" : `It needs ${name} above 1.`),
     );
+    this.copy.settle(this.source.isThere);
   }
 
   /** @param {Model} model */
-  #offerSchedulers({ schedulers }) {
+  #offerSchedulers({ schedulers, schedulerNames }) {
     const input = byId("scheduler", HTMLSelectElement);
-    if (schedulers.join() === [...input.options].map(({ value }) => value).join()) return;
+    const names = [...schedulers, ...schedulerNames];
+    if (names.join() === [...input.options].map(({ value }) => value).join()) return;
     const chosen = input.value;
-    input.replaceChildren(...schedulers.map((name) => new Option(name, name)));
-    input.value = schedulers.includes(chosen) ? chosen : (schedulers[0] ?? "");
+    const usual = document.createElement("optgroup");
+    usual.label = "By their usual names";
+    usual.append(...schedulerNames.map((name) => new Option(name, name)));
+    input.replaceChildren(...schedulers.map((name) => new Option(name, name)), usual);
+    input.value = names.includes(chosen) ? chosen : (schedulers[0] ?? "");
   }
 
   #changed() {
     if (!this.model) return;
     this.source.fit(this.shape.size);
     this.#fitAbilities(this.model);
+    this.preset.follow(this.read());
     const kept = { ...this.read(), keep: this.seed.keep.checked, previews: this.previews.checked };
     remember("localStorage", NAME, JSON.stringify(kept));
     byId("settings-shown", HTMLElement).textContent = this.#summary();
@@ -220,6 +244,7 @@ export class Form {
     if (this.#models.some(({ name }) => name === fields.model)) this.modelInput.value = fields.model;
     this.#takeDefaults();
     this.#write(keep ? { ...fields, seed } : fields);
+    this.wording.take(fields);
     this.previews.checked = previews;
   }
 }

@@ -11,6 +11,7 @@ import { ApiError } from "./api.js";
  * @property {string} model
  * @property {number[]} seeds
  * @property {Record<string, any>} parameters
+ * @property {{original: string, prompt: string, cached: boolean} | null} [enhancement]
  * @property {string[]} adjustments
  * @property {string[]} notes
  * @property {Record<string, number>} timings

@@ -46,10 +46,11 @@ async function poll() {
   if (isPolling) return;
   isPolling = true;
   try {
-    const { models, limits, default_model } = await api.capabilities();
+    const { models, limits, default_model, enhancer } = await api.capabilities();
     form.offer(
       models.map((model) => new Model(model, limits)),
       default_model,
+      enhancer,
     );
     const all = models.flatMap((model) => model.instances);
     instances.show("everyone", all);

@@ -18,6 +18,7 @@
  * @property {number | null} max_side
  * @property {Size[]} profiles if any, only these sizes
  * @property {string[]} schedulers
+ * @property {string[]} scheduler_names
  * @property {Record<string, string>} cannot task or field -> why this instance does not do it
  *
  * @typedef {object} Defaults nothing is there while no instance is known
@@ -34,6 +35,7 @@
  * @property {string} description
  * @property {Defaults} defaults
  * @property {(Size & {ratio: string, preset: string})[]} sizes
+ * @property {import("./preset.js").PresetDocument[]} presets
  * @property {Instance[]} instances
  *
  * @typedef {object} Limits
@@ -43,7 +45,8 @@
  * @property {number} max_guidance
  * @property {number} max_images
  *
- * @typedef {{default_model: string, limits: Limits, models: ModelDocument[]}} CapabilitiesDocument
+ * @typedef {{default_model: string, limits: Limits, models: ModelDocument[],
+ *   enhancer: import("./wording.js").Enhancer | null}} CapabilitiesDocument
  */
 
 /** One model. An ability is there if any instance that is known has it. */
@@ -57,6 +60,7 @@ export class Model {
     this.description = document.description;
     this.defaults = document.defaults;
     this.sizes = document.sizes;
+    this.presets = document.presets;
     this.instances = document.instances;
     this.limits = limits;
   }
@@ -87,9 +91,16 @@ export class Model {
     };
   }
 
-  /** Scheduler names, the model's own first. */
+  /** Scheduler classes, the model's own first. */
   get schedulers() {
     return [...new Set(this.known.flatMap(({ schedulers }) => schedulers))];
+  }
+
+  /** What else can be asked for as one: usual names, and those of the presets. */
+  get schedulerNames() {
+    const usual = this.known.flatMap(({ scheduler_names }) => scheduler_names);
+    const ofPresets = this.presets.filter(({ why_not }) => !why_not).map(({ fields }) => fields.scheduler);
+    return [...new Set([...usual, ...ofPresets.filter(Boolean)])].sort();
   }
 
   /** Whether guidance is a second run with the negative prompt, beside the model's own. */

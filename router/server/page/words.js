@@ -58,7 +58,7 @@ export function summary({ facts, fields }) {
     asked.width && `${asked.width} × ${asked.height}`,
     asked.num_inference_steps && counted(asked.num_inference_steps, "step"),
     asked.guidance_scale != null && `guidance ${asked.guidance_scale}`,
-    asked.strength != null && `strength ${asked.strength}`,
+    asked.exact_copy ? "exact copy" : asked.strength != null && `strength ${asked.strength}`,
     asked.seed != null && `seed ${asked.seed}`,
   ].filter(Boolean);
 }
@@ -74,6 +74,7 @@ export function details({ facts, fields }, seed) {
   const stages = Object.entries(facts?.timings ?? {}).filter(([, seconds]) => seconds >= 0.005);
   /** @type {[string, unknown][]} */
   const rows = [
+    ["Became", facts?.enhancement?.prompt],
     ["Negative prompt", asked.negative_prompt],
     ["Model", asked.model],
     ["Made by", facts && facts.instance],
@@ -87,7 +88,9 @@ export function details({ facts, fields }, seed) {
     ["Steps", asked.num_inference_steps],
     ["Guidance", asked.guidance_scale],
     ["True guidance", asked.true_cfg_scale],
+    ["Reference", asked.exact_copy ? "exact copy" : ""],
     ["Strength", asked.strength],
+    ["Preset", asked.preset],
     ["Scheduler", asked.scheduler],
     ["Seed", seed],
   ];
