@@ -65,41 +65,37 @@ def test_the_prompt_of_these_tests_is_long(miniatures: Path) -> None:
 
 
 @pytest.mark.parametrize("family", CLIP_FAMILIES)
-@pytest.mark.parametrize("negative", [None, "blurred", LONG[:-60]])
 async def test_a_long_prompt_makes_the_picture_of_its_windows(
-    miniatures: Path, lanes: Lanes, family: Family, negative: str | None
+    miniatures: Path, lanes: Lanes, family: Family
 ) -> None:
     folder = miniature(family, miniatures)
     backend = await loaded(lanes, folder)
-    request = asked(long_prompt="chunk", negative_prompt=negative)
-    theirs = "" if negative is None and family == "sd15" else negative  # XL has zeros for none
-    wanted = reference(folder, request, LONG, theirs, (LONG, theirs or ""))
-    made = await picture(backend, request)
-    assert np.abs(made - wanted).max() <= 1
-    short = await picture(backend, asked("a red circle", negative_prompt=negative, long_prompt="chunk"))
-    assert np.abs(made - short).max() > 1
+    for negative in (None, "blurred", LONG[:-60]):
+        request = asked(long_prompt="chunk", negative_prompt=negative)
+        theirs = "" if negative is None and family == "sd15" else negative  # XL has zeros for none
+        wanted = reference(folder, request, LONG, theirs, (LONG, theirs or ""))
+        made = await picture(backend, request)
+        assert np.abs(made - wanted).max() <= 1, negative
+        short = await picture(backend, asked("a red circle", negative_prompt=negative, long_prompt="chunk"))
+        assert np.abs(made - short).max() > 1, negative
 
 
 @pytest.mark.parametrize("family", CLIP_FAMILIES)
-@pytest.mark.parametrize(
-    ("prompt", "theirs"),
-    [
-        ("a (red:1.5) circle", "a (red)1.5 circle"),
-        ("a (red:0.4) circle on (blue:1.2)", "a (red)0.4 circle on (blue)1.2"),
-    ],
-)
 async def test_a_weighted_prompt_makes_the_picture_of_its_weights(
-    miniatures: Path, lanes: Lanes, family: Family, prompt: str, theirs: str
+    miniatures: Path, lanes: Lanes, family: Family
 ) -> None:
     folder = miniature(family, miniatures)
     backend = await loaded(lanes, folder)
-    request = asked(prompt, prompt_weighting=True, negative_prompt="(blurred:1.2)")
-    texts = prompt.replace("(", "").replace(":1.5)", "").replace(":0.4)", "").replace(":1.2)", "")
-    wanted = reference(folder, request, theirs, "(blurred)1.2", (texts, "blurred"))
-    made = await picture(backend, request)
-    assert np.abs(made - wanted).max() <= 1
-    unweighted = await picture(backend, asked("a red circle", negative_prompt="blurred"))
-    assert np.abs(made - unweighted).max() > 1
+    for prompt, theirs, text in (
+        ("a (red:1.5) circle", "a (red)1.5 circle", "a red circle"),
+        ("a (red:0.4) circle on (blue:1.2)", "a (red)0.4 circle on (blue)1.2", "a red circle on blue"),
+    ):
+        request = asked(prompt, prompt_weighting=True, negative_prompt="(blurred:1.2)")
+        wanted = reference(folder, request, theirs, "(blurred)1.2", (text, "blurred"))
+        made = await picture(backend, request)
+        assert np.abs(made - wanted).max() <= 1, prompt
+        unweighted = await picture(backend, asked(text, negative_prompt="blurred"))
+        assert np.abs(made - unweighted).max() > 1, prompt
 
 
 @pytest.mark.parametrize("family", CLIP_FAMILIES)
