@@ -7,6 +7,7 @@ may the batch. A class that is not in the table runs its calls one by one.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import inspect
 import operator
@@ -113,7 +114,8 @@ class Gathering:
     `row_limit` bounds the rows of a run. A run is padded to the smallest of `row_buckets` that holds
     it, if there are any: for compiled and captured modules, which know only these row counts.
     `compiled` runs in the module's place. A module whose class is not in `BATCHED` shares nothing.
-    `urgent` calls go before the older ones of other modules.
+    `urgent` calls go before the older ones of other modules. `room` says for how many rows of such
+    latents there is memory at this moment, where that is known.
     """
 
     def __init__(
@@ -125,10 +127,12 @@ class Gathering:
         method: str = "forward",
         compiled: Callable[..., Any] | None = None,
         urgent: bool = False,
+        room: Callable[[torch.Tensor], int | None] | None = None,
     ) -> None:
         self.row_limit = min(row_limit, max(row_buckets)) if row_buckets else row_limit
         self._row_buckets = sorted(row_buckets)
         self._urgent = urgent
+        self._room = room
         self._halves: dict[Hashable, int] = {}
         self.stage = "decode" if method == "decode" else "text" if urgent else "steps"
         """What its runs are called in a timeline."""
@@ -154,7 +158,10 @@ class Gathering:
             if self._channels_last in values and device == torch.device("cpu"):
                 latents = values[self._channels_last]
                 values[self._channels_last] = latents.contiguous(memory_format=torch.channels_last)
-        return Call(key, rows, self, Arguments(values, rows, device), self._urgent)
+        made = Call(key, rows, self, Arguments(values, rows, device), self._urgent)
+        if self._room is not None and counter is not None:
+            made.room = functools.partial(self._room, counter)
+        return made
 
     def __call__(self, calls: Sequence[Call]) -> Sequence[Any]:
         """A single call that finds too little memory is run again in halves, and so from then on."""

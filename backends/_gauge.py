@@ -71,6 +71,11 @@ class Gauge:
         self._most = max(self._most, self._meter.most())
         return self._most
 
+    def row_bytes(self, latents: torch.Tensor) -> int | None:
+        """Of one row of such latents in the denoiser; `None` until a run was measured."""
+        peak = self.workspace.denoise
+        return None if peak is None else max(1, peak.per_pixel() * self._pixels(latents))
+
     def around(self, function: Callable[..., Any], stage: Stage, *, unsettled: int = 0) -> Callable[..., Any]:
         """The function, measured in its first runs of each shape, after the `unsettled` ones."""
 

@@ -21,6 +21,7 @@ from backends import _allocator, _preview, _tasks
 from backends._device import prepare_thread
 from backends._errors import as_load_error, forget_frames, losses_heard
 from backends._gather import Gathering, batched_arguments
+from backends._headroom import Room
 from backends._lane import Fetch, LaneBackend, Report, WithLatents
 from backends._latents import LastLatents, unpacked
 from backends._on_its_way import OnItsWay
@@ -74,6 +75,10 @@ class PipelineBackend(LaneBackend):
 
     def compiled(self, name: str, module: Any) -> Any:
         """What runs in the place of this denoiser; `None` is the module itself."""
+        return None
+
+    def room(self, name: str) -> Room | None:
+        """What knows for how many rows of this denoiser there is memory at a moment."""
         return None
 
     def calls_of(self, name: str, gathering: Gathering, request: GenerateRequest) -> MakesCalls:
@@ -172,6 +177,7 @@ class PipelineBackend(LaneBackend):
                     row_buckets=self.row_buckets if heavy else (),
                     compiled=self.compiled(name, module) if heavy else None,
                     urgent=not heavy,
+                    room=self.room(name) if heavy else None,
                 )
         vae = getattr(pipeline, "vae", None)
         if isinstance(vae, torch.nn.Module) and batched_arguments(vae) and not _upcasts(pipeline):

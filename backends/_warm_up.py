@@ -35,6 +35,8 @@ class Widening:
         self._gathering = gathering
         self._lane = lane
         self._buckets = buckets
+        self.row_limit = gathering.row_limit
+        self.stage = gathering.stage
         self._seen: set[object] = set()
 
     def call(
@@ -46,6 +48,9 @@ class Widening:
             for rows in self._buckets:
                 self._lane.call(self._gathering.widened(call, rows))
         return call
+
+    def __call__(self, calls: Sequence[Call]) -> Sequence[Any]:
+        return self._gathering(calls)
 
 
 def warm_up(

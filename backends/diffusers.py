@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+from functools import partial
 from typing import Any
 
 import diffusers
@@ -27,6 +28,7 @@ from backends._device import device_of, torch_device
 from backends._footprint import MemorySettings, cell_pixels
 from backends._gather import Gathering
 from backends._gauge import Gauge, gauge_of
+from backends._headroom import Room, cuda_free_bytes, headroom
 from backends._loras import with_loras
 from backends._offload import OffloadOptions
 from backends._options import read_options
@@ -82,6 +84,7 @@ class DiffusersBackend(PipelineBackend):
         super().__init__()
         self.name = instance.name
         self.options = _checked(read_options(DiffusersOptions, instance), instance)
+        self.adapters = Adapters(self.name, instance.lora_folders, self.options.loaded_loras)
         self.row_buckets = self.options.row_buckets
         self.one_at_a_time = self.options.offload != "none"
         self._instance = instance
@@ -121,7 +124,7 @@ class DiffusersBackend(PipelineBackend):
     async def generate(
         self, request: GenerateRequest, on_event: OnEvent, deadline_s: float | None
     ) -> Generated:
-        async with self._adapters.held(lora_set(request)):
+        async with self.adapters.held(lora_set(request)):
             return await super().generate(request, on_event, deadline_s)
 
     def _describe(self, device: str, dtype: torch.dtype) -> Capabilities:
@@ -220,9 +223,7 @@ class DiffusersBackend(PipelineBackend):
         _speed.apply(self.options, pipeline, self.name)
         if self._refiner_folder:
             self._refiner = self._placed_refiner(self._refiner)
-        self._adapters = Adapters(
-            self.name, self.lane, pipeline, self._instance.lora_folders, self.options.loaded_loras
-        )
+        self.adapters.place(pipeline, self.lane)
 
     def _placed_refiner(self, pipeline: Any) -> Refiner:
         _attention.apply(self._attention, pipeline, self.name)
@@ -233,6 +234,7 @@ class DiffusersBackend(PipelineBackend):
 
     def _let_go(self) -> None:
         self._refiner = None
+        self.adapters.let_go()
         super()._let_go()
 
     def run(self, pipeline: Any, arguments: dict[str, Any], request: GenerateRequest) -> Any:
@@ -243,13 +245,16 @@ class DiffusersBackend(PipelineBackend):
         return _refiner.refine(pipeline, refiner, arguments, self.prompts(request, refiner), start)
 
     def calls_of(self, name: str, gathering: Gathering, request: GenerateRequest) -> MakesCalls:
-        return self._adapters.calls_of(name, gathering, lora_set(request))
+        return self.adapters.calls_of(name, gathering, lora_set(request))
 
     def compiled(self, name: str, module: Any) -> Any:
         quicker = self._quicker.of(name, module)
         if self._gauge is None:
             return quicker
         return self._gauge.around(quicker or module, "denoise", unsettled=_UNSETTLED if quicker else 0)
+
+    def room(self, name: str) -> Room | None:
+        return headroom(self._gauge, partial(cuda_free_bytes, self._device)) if self._gauge else None
 
     def warm_up(self) -> None:
         self._quicker.warm_up(self, self._own_size)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -32,3 +32,5 @@ class Call:
     arguments: Any = None
     urgent: bool = False
     """Goes before older calls: short itself, and its task's next calls join the long runs of others."""
+    room: Callable[[], int | None] | None = None
+    """Rows of its kind for which there is memory at this moment; asked once a tick, of its first call."""

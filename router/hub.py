@@ -229,7 +229,9 @@ class Hub:
         return first
 
     def _row_limit(self, call: Call) -> int:
-        return self._learned_limits.get(call.key, call.gather.row_limit)
+        limit = self._learned_limits.get(call.key, call.gather.row_limit)
+        room = call.room() if call.room else None
+        return limit if room is None else min(limit, room)
 
     def _run(self, calls: list[Call]) -> list[tuple[Any, BaseException | None]]:
         """One outcome for each call; a joined run that fails is run again in smaller parts."""
