@@ -53,20 +53,27 @@ class _Loaded:
 class Adapters:
     """Its methods run on the event loop; what changes modules runs on the lane's thread, between ticks."""
 
-    def __init__(self, instance: str, lane: Lane, pipeline: Any, folders: Sequence[str], limit: int) -> None:
+    def __init__(self, instance: str, folders: Sequence[str], limit: int) -> None:
         self._instance = instance
-        self._lane = lane
-        self._pipeline = pipeline
         self._folders = folders
         self._limit = limit
-        self._modules = {name: ModuleAdapters(module) for name, module in _changeable(pipeline) if folders}
+        self._modules: dict[str, ModuleAdapters] = {}
         self._loaded: dict[str, _Loaded] = {}
         self._users: Counter[str] = Counter()
         self._turn = asyncio.Lock()
         self._freed = asyncio.Event()
-        self._count = 0
-        self._unloads = 0
+        self._loads = self._unloads = 0
         self._load_s = 0.0
+
+    def place(self, pipeline: Any, lane: Lane) -> None:
+        """Take the modules of a pipeline that was just loaded. On the lane's thread, as `let_go`."""
+        self._pipeline, self._lane = pipeline, lane
+        if self._folders:
+            self._modules = {name: ModuleAdapters(module) for name, module in _changeable(pipeline)}
+
+    def let_go(self) -> None:
+        """The pipeline is unloaded, and its LoRAs with it."""
+        self._pipeline, self._modules, self._loaded = None, {}, {}
 
     def calls_of(self, component: str, gathering: Gathering, loras: LoraSet) -> MakesCalls:
         """What makes the calls of one task to a module of the pipeline."""
@@ -94,7 +101,7 @@ class Adapters:
         return AdapterStatistics(
             loaded=tuple(self._loaded),
             size_bytes=sum(each.size_bytes for each in list(self._loaded.values())),
-            loads=self._count,
+            loads=self._loads,
             unloads=self._unloads,
             switches=sum(module.switches for module in self._modules.values()),
             load_s=self._load_s,
@@ -147,8 +154,8 @@ class Adapters:
     # On the lane's thread.
 
     def _put_in(self, name: str, read: LoraTensors) -> None:
-        self._count += 1
-        adapter = f"adapter{self._count}"
+        self._loads += 1
+        adapter = f"adapter{self._loads}"
         try:
             with losses_heard(self._instance):
                 inject(read, adapter, type(self._pipeline), self._modules)
