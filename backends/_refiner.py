@@ -142,6 +142,8 @@ def split(base: Any, refiner: Any, steps: int, start: float) -> tuple[int, int]:
         trained = scheduler.config.num_train_timesteps
         cutoff = round(trained - start * trained)
         count = sum((timestep >= cutoff) == is_first for timestep in scheduler.timesteps.tolist())
+        if not is_first and scheduler.order == 2 and count and count % 2 == 0:
+            count += 1  # the pipeline begins with both halves of a step that was cut in two
         counts.append(math.ceil(count / scheduler.order))
     if 0 in counts:
         stage, cure = ("model", "raise") if counts[0] == 0 else ("refiner", "lower")

@@ -43,9 +43,9 @@ def test_the_best_attention_that_is_there(
     ("family", "attention", "sentence"),
     [
         ("sd15", "xformers", "is 'xformers', which is not installed; `pip install xformers`, or use `auto`"),
-        ("sd15", "flash", "which this model has not; use one of auto, native, slicing, xformers"),
+        ("sd15", "flash", "is 'flash', which this model has not; use one of auto, "),
         ("flux", "slicing", "is 'slicing', which UNets alone have; use `auto`"),
-        ("flux", "fast", "which this model has not; use one of auto, flash"),
+        ("flux", "fast", "is 'fast', which this model has not; use one of auto, "),
     ],
 )
 async def test_attention_that_cannot_be_is_refused_at_the_probe(

@@ -104,7 +104,7 @@ def test_what_only_a_backend_knows_is_said(folder: Path) -> None:
         ('source = "./broken"\noptions = { config = "x" }', "option `config` is for single files"),
         (
             'source = "./no.safetensors"\noptions = { config = 3 }',
-            "option `config` is 3; it must be the path",
+            "option `config` is 3; it must be a path",
         ),
     ],
 )

@@ -17,6 +17,7 @@ from router.errors import (
     LoadError,
 )
 from tests.diffusers_doubles import Lanes, generate, loaded, make, request
+from tests.miniatures import miniature
 
 
 async def refusal(backend: DiffusersBackend) -> str:
@@ -159,8 +160,8 @@ async def test_offload_where_no_accelerator_was_found(
         await make(lanes, model_folder, device="auto", options={"offload": "model"}).probe()
 
 
-async def test_an_attention_back_end_that_is_not_there(model_folder: Path, lanes: Lanes) -> None:
-    backend = make(lanes, model_folder, options={"attention": "flash"})
+async def test_an_attention_back_end_that_is_not_there(miniatures: Path, lanes: Lanes) -> None:
+    backend = make(lanes, miniature("flux", miniatures), options={"attention": "flash"})
     await backend.probe()
     with pytest.raises(
         ConfigError, match="option `attention` is 'flash', which this model or machine has not"
