@@ -62,7 +62,7 @@ class TransformersEnhancer:
         settings: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
         with quiet():
             tokenizer = AutoTokenizer.from_pretrained(self._folder, **settings)
-            model = AutoModelForCausalLM.from_pretrained(
+            model: Any = AutoModelForCausalLM.from_pretrained(
                 self._folder, use_safetensors=True, dtype=self._config.dtype, **settings
             )
         return tokenizer, model.to(self._config.device).eval()

@@ -97,15 +97,15 @@ class Enhancements:
         key: Hashable = (request.prompt, seed)
         try:
             with deadline:
-                return await self._answers.get(key, lambda: self._make(request.prompt, seed))
+                return await self._answers.get(key, lambda: self.ask(request.prompt, seed))
         except TimeoutError as exc:
             raise DeadlineExceededError(
                 "The deadline passed while the prompt was being enhanced; give it a longer `deadline_s`,"
                 " or set `enhance` to false."
             ) from exc
 
-    async def _make(self, prompt: str, seed: int) -> str:
-        """The edge to an enhancer: whatever it raises leaves here as an error of the house."""
+    async def ask(self, prompt: str, seed: int) -> str:
+        """One new answer. Whatever an enhancer raises leaves here as an error of the house."""
         assert self._config is not None
         limit_s = self._config.limit_s
         try:

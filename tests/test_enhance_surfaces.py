@@ -86,6 +86,17 @@ def test_the_command_line_can_say_no(folder: Path) -> None:
     assert picture["parameters"]["prompt"] == "a red circle"
 
 
+def test_check_asks_the_enhancer_once(folder: Path) -> None:
+    configure(folder, f"{ENHANCED}by_default = true\n")
+    said = triptych("check").output
+    assert f"enhancer: {KIND}, an answer of 34 characters" in said
+    assert len(the_one().asked) == the_one().closed == 1
+    configure(folder, f'{DEMO}\n[enhance]\nkind = "chat"\nsource = "ftp://here"\n')
+    wrong = triptych("check")
+    assert wrong.exit_code == 2
+    assert "enhancer: `enhance.source` must be the http or https address" in wrong.output
+
+
 @pytest.mark.parametrize("command", ["generate", "explain"])
 def test_without_an_enhancer_the_command_line_says_so(folder: Path, command: str) -> None:
     result = triptych(command, "a red circle", "--enhance")

@@ -18,6 +18,8 @@ from router.cli.options import AsJson
 from router.cli.output import STDOUT, print_json, print_note
 from router.cli.parity import check_parity
 from router.config import Limits, RouterConfig
+from router.enhancements import Enhancements
+from router.enhancer import EnhanceConfig
 from router.errors import RouterError
 from router.request import GenerateRequest
 from router.router import BackendRouter
@@ -77,6 +79,8 @@ def check(
 async def _check(config: RouterConfig, note: Note) -> None:
     for source in config.sources:
         note(Line("configuration", source))
+    if config.enhance is not None:
+        await _check_enhancer(config.enhance, note)
     for model in config.models:
         for instance in model.instances:
             alone = model.model_copy(update={"instances": (instance,)})
@@ -86,12 +90,23 @@ async def _check(config: RouterConfig, note: Note) -> None:
                 await _check_instance(router, config.limits, note)
 
 
+async def _check_enhancer(config: EnhanceConfig, note: Note) -> None:
+    enhancements = Enhancements(config)
+    try:
+        answer = await enhancements.ask(_PROMPT, seed=0)
+        note(Line("enhancer", f"{config.kind}, an answer of {len(answer)} characters"))
+    except RouterError as exc:
+        note(Line("enhancer", error=exc))
+    finally:
+        await enhancements.close()
+
+
 async def _check_instance(router: BackendRouter, limits: Limits, note: Note) -> None:
     (status,) = await router.probe()
     subject = f"{status.name} probe"
     try:
         if status.capabilities is None:
-            await router.generate(prompt=_PROMPT)  # raises what the probe raised
+            await router.generate(prompt=_PROMPT, enhance=False)  # raises what the probe raised
             return
         note(Line(subject, _facts(status.capabilities)))
         subject = f"{status.name} picture"
@@ -116,7 +131,7 @@ def _tiny(capabilities: Capabilities, limits: Limits) -> GenerateRequest:
         fields["strength"] = 1.0
     if fields.get("image") and "image-to-image" not in capabilities.tasks:
         fields["mask_image"] = RawImage(height, width, b"\xff" * (height * width * 3))
-    return GenerateRequest.of(prompt=_PROMPT, seed=0, **fields)
+    return GenerateRequest.of(prompt=_PROMPT, enhance=False, seed=0, **fields)
 
 
 def _facts(capabilities: Capabilities) -> str:
