@@ -3,6 +3,7 @@
 import { Copy } from "./copy.js";
 import { byId } from "./element.js";
 import { disable, refuse } from "./field.js";
+import { Loras } from "./loras.js";
 import { recall, remember } from "./memory.js";
 import { Preset } from "./preset.js";
 import { Seed } from "./seed.js";
@@ -49,6 +50,7 @@ export class Form {
     this.modelInput = byId("model", HTMLSelectElement);
     this.previews = byId("previews", HTMLInputElement);
     this.seed = new Seed();
+    this.loras = new Loras();
     this.copy = new Copy();
     this.wording = new Wording();
     this.preset = new Preset((fields) => this.#write(fields));
@@ -109,6 +111,8 @@ export class Form {
     Object.assign(fields, this.wording.fields);
     if (this.preset.name) fields.preset = this.preset.name;
     fields.seed = this.seed.value;
+    const loras = this.loras.read();
+    if (loras.length) fields.loras = loras;
     if (this.previews.checked && !this.previews.disabled) fields.previews = true;
     return fields;
   }
@@ -155,6 +159,7 @@ export class Form {
     this.#sliders.forEach((slider) => slider.follow());
     if (fields.width && fields.height) this.shape.size = { width: fields.width, height: fields.height };
     if (fields.seed != null) this.seed.take(fields.seed);
+    this.loras.write(fields.loras ?? []);
     this.#changed();
   }
 
@@ -179,6 +184,7 @@ export class Form {
     this.#input("num_images_per_prompt").setAttribute("max", `${max_images}`);
     byId("model-about", HTMLElement).textContent = model.description;
     this.#offerSchedulers(model);
+    this.loras.offer(model.loras);
     this.preset.offer(model.presets);
     this.wording.offer(this.#enhancer, model);
     this.source.isOff = model.whyNot("image-to-image") !== "";

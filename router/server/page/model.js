@@ -3,6 +3,8 @@
 /**
  * @typedef {import("./size.js").Size} Size
  *
+ * @typedef {{name: string, family: string, why_not: string}} Lora `why_not` is empty if it can be applied
+ *
  * @typedef {object} Instance one way to serve a model, as /api/v1/capabilities describes it
  * @property {string} name
  * @property {string} backend
@@ -18,6 +20,7 @@
  * @property {number | null} max_side
  * @property {Size[]} profiles if any, only these sizes
  * @property {string[]} schedulers
+ * @property {Lora[]} lora_facts
  * @property {string[]} scheduler_names
  * @property {Record<string, string>} cannot task or field -> why this instance does not do it
  *
@@ -89,6 +92,16 @@ export class Model {
       mostHeight: Math.min(most, this.limits.max_height),
       mostWidth: Math.min(most, this.limits.max_width),
     };
+  }
+
+  /** The LoRAs that are configured; one that fits any instance fits the model. */
+  get loras() {
+    /** @type {Map<string, Lora>} */
+    const found = new Map();
+    for (const lora of this.known.flatMap(({ lora_facts }) => lora_facts)) {
+      if (!found.has(lora.name) || !lora.why_not) found.set(lora.name, lora);
+    }
+    return [...found.values()];
   }
 
   /** Scheduler classes, the model's own first. */

@@ -92,6 +92,7 @@ export function details({ facts, fields }, seed) {
     ["Strength", asked.strength],
     ["Preset", asked.preset],
     ["Scheduler", asked.scheduler],
+    ["LoRAs", asked.loras?.map(({ name, weight }) => `${name} (${weight})`).join(", ")],
     ["Seed", seed],
   ];
   return rows
