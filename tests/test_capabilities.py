@@ -8,6 +8,7 @@ import pytest
 
 from router.capabilities import Capabilities, Defaults
 from router.footprint import Footprint
+from router.lora import LoraAbility, LoraFacts
 from router.request import GenerateRequest
 from router.schedulers import class_name
 from router.types import RawImage, ShapeProfile
@@ -24,7 +25,7 @@ GENERAL = Capabilities(
     min_side=64,
     max_side=1024,
     schedulers=("DDIM", "EulerDiscrete"),
-    loras=("ink",),
+    loras=LoraAbility((LoraFacts("ink"),)),
 )
 PROFILE = ShapeProfile(name="512x768-fp16", height=512, width=768, dtype="float16", row_buckets=(2, 8))
 PICTURE = RawImage(512, 512, bytes(512 * 512 * 3))
