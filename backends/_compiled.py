@@ -119,11 +119,10 @@ def _shapes(values: Mapping[str, Any]) -> Hashable:
     return str(structure), *map(_shape, leaves)
 
 
-def _shape(leaf: Any) -> Hashable:
+def _shape(leaf: Any) -> Any:
     if isinstance(leaf, torch.Tensor):
         return tuple(leaf.shape), leaf.dtype, leaf.device
-    plain: Hashable = leaf if isinstance(leaf, _PLAIN) else type(leaf)
-    return plain
+    return leaf if isinstance(leaf, _PLAIN) else type(leaf)
 
 
 def _has_adapters(module: torch.nn.Module) -> bool:

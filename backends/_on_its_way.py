@@ -60,7 +60,7 @@ def begin(pixels: torch.Tensor) -> OnItsWay:
         return Here(_raw(pixels.cpu()))
     pinned = torch.empty(pixels.shape, dtype=torch.uint8, pin_memory=True)
     pinned.copy_(pixels, non_blocking=True)
-    copied = torch.cuda.Event()
+    copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
     copied.record()  # type: ignore[no-untyped-call, unused-ignore]
     return FromCuda(pinned, copied)
 

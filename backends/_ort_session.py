@@ -1,4 +1,4 @@
-"""ONNX Runtime: providers, session options, and one graph run through IOBinding."""
+"""ONNX Runtime: providers, session options, and how a graph becomes a session."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from typing import Any, Final
 
 import onnxruntime
 import torch
-from onnxruntime.capi import onnxruntime_pybind11_state as _errors
 
-from backends._session import TensorSpec
+from backends._ort_binding import OrtError, OrtSession
+from backends._ort_captured import SETTINGS, CapturedSession, check_fixed
 from backends._tensorrt_provider import PROVIDER as TENSORRT
 from backends._tensorrt_provider import tensorrt_settings
 from router.errors import BackendUnavailableError, LoadError
@@ -42,29 +42,6 @@ _OPTIMIZATIONS = {
     "all": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL,
 }
 
-_ELEMENTS: Final[Mapping[str, tuple[torch.dtype, int]]] = {
-    "tensor(float)": (torch.float32, 1),
-    "tensor(float16)": (torch.float16, 10),
-    "tensor(bfloat16)": (torch.bfloat16, 16),
-    "tensor(int32)": (torch.int32, 6),
-    "tensor(int64)": (torch.int64, 7),
-}
-"""ONNX Runtime's name of an element -> torch's, and its number in onnx.TensorProto.DataType."""
-
-_OrtError = (
-    _errors.EPFail,
-    _errors.EngineError,
-    _errors.Fail,
-    _errors.InvalidArgument,
-    _errors.InvalidGraph,
-    _errors.InvalidProtobuf,
-    _errors.NoModel,
-    _errors.NoSuchFile,
-    _errors.NotImplemented,
-    _errors.RuntimeException,
-)
-"""Derived from nothing but `Exception`, each of them."""
-
 _ERRORS_ONLY = 3
 """ONNX Runtime's level 3 of logging: a session says nothing of what it makes of a graph."""
 
@@ -84,6 +61,7 @@ class OrtRuntime:
     threads: int = 0
     spinning: bool = False
     optimization: str = "all"
+    cuda_graphs: bool = False
 
     notes: tuple[str, ...] = ()
     version: str = onnxruntime.__version__
@@ -106,20 +84,23 @@ class OrtRuntime:
                 )
 
     def open(self, file: Path, inputs: Sequence[TensorRecord] = ()) -> OrtSession:
+        if self.cuda_graphs:
+            check_fixed(file, inputs)
         try:
             session = onnxruntime.InferenceSession(
                 file,
                 self._session_options(),
                 providers=[(name, self._provider_settings(name, file, inputs)) for name in self.providers],
             )
-        except _OrtError as exc:
+        except OrtError as exc:
             raise _load_error(file, exc) from exc
         self._check_providers(file, session)
-        return OrtSession(session, self.device)
+        return (CapturedSession if self.cuda_graphs else OrtSession)(session, self.device)
 
     def _provider_settings(self, name: str, file: Path, inputs: Sequence[TensorRecord]) -> dict[str, Any]:
         place = {"device_id": self.device.index or 0} if name in ON_CUDA else {}
-        configured = {**place, **self.provider_options.get(name, {})}
+        captured = SETTINGS.get(name, {}) if self.cuda_graphs else {}
+        configured = {**place, **captured, **self.provider_options.get(name, {})}
         return tensorrt_settings(file, inputs, configured) if name == TENSORRT else configured
 
     def _session_options(self) -> Any:
@@ -148,54 +129,6 @@ class OrtRuntime:
             )
 
 
-class OrtSession:
-    """One graph, bound to the memory of torch tensors: nothing is copied on the way in or out.
-
-    The same code serves the CPU and CUDA. On CUDA it has not been run: written from ONNX Runtime's
-    documentation of IOBinding, with a synchronisation where torch's stream hands over to its own.
-    """
-
-    def __init__(self, session: Any, device: torch.device) -> None:
-        self._session = session
-        self._device = device
-        self._place = (device.type, device.index or 0)
-        self.inputs = {spec.name: _spec(spec) for spec in session.get_inputs()}
-        self._elements = {spec.name: _ELEMENTS[spec.type][1] for spec in session.get_inputs()}
-        self._outputs = {spec.name: (spec.type, _spec(spec)) for spec in session.get_outputs()}
-
-    def run(self, feeds: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        binding = self._session.io_binding()
-        held = {name: tensor.to(self._device).contiguous() for name, tensor in feeds.items()}
-        for name, tensor in held.items():
-            element, shape = self._elements[name], tuple(tensor.shape)
-            binding.bind_input(name, *self._place, element, shape, tensor.data_ptr())
-        outputs = {name: self._bind_output(binding, name) for name in self._outputs}
-        if self._device.type == "cuda":
-            torch.cuda.current_stream(self._device).synchronize()
-        try:
-            self._session.run_with_iobinding(binding)
-        except _OrtError as exc:
-            raise RuntimeError(str(exc)) from exc
-        return {name: self._fetched(binding, name, output) for name, output in outputs.items()}
-
-    def _bind_output(self, binding: Any, name: str) -> torch.Tensor | None:
-        """A tensor that takes the output; `None` where its shape is known only after the run."""
-        kind, spec = self._outputs[name]
-        if None in spec.shape:
-            binding.bind_output(name, *self._place)
-            return None
-        shape = tuple(size for size in spec.shape if size is not None)
-        output = torch.empty(shape, dtype=spec.dtype, device=self._device)
-        binding.bind_output(name, *self._place, _ELEMENTS[kind][1], shape, output.data_ptr())
-        return output
-
-    def _fetched(self, binding: Any, name: str, output: torch.Tensor | None) -> torch.Tensor:
-        if output is not None:
-            return output
-        value = binding.get_outputs()[list(self._outputs).index(name)]
-        return torch.from_numpy(value.numpy()).to(self._device)
-
-
 @functools.cache
 def _share_one_arena() -> None:
     """One arena on the CPU for all sessions; each one's own would keep the most it ever needed.
@@ -206,15 +139,8 @@ def _share_one_arena() -> None:
         "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
     )
     as_requested = onnxruntime.OrtArenaCfg({"arena_extend_strategy": 1})
-    with contextlib.suppress(*_OrtError):  # the application has registered one, which serves as well
+    with contextlib.suppress(*OrtError):  # the application has registered one, which serves as well
         onnxruntime.create_and_register_allocator(place, as_requested)
-
-
-def _spec(argument: Any) -> TensorSpec:
-    if argument.type not in _ELEMENTS:
-        raise LoadError(f"A graph has a {argument.type} called {argument.name!r}; export the model again.")
-    dtype, _ = _ELEMENTS[argument.type]
-    return TensorSpec(dtype, tuple(size if isinstance(size, int) else None for size in argument.shape))
 
 
 def _load_error(file: Path, exc: Exception) -> LoadError:

@@ -30,6 +30,8 @@ class RuntimeOptions(BaseModel):
     spinning: bool = False
     """Whether ONNX Runtime's idle threads wait for work by spinning: where nobody else wants the cores."""
     graph_optimization: Literal["disabled", "basic", "extended", "all"] = "all"
+    cuda_graphs: bool = False
+    """Record the runs of fixed-shape graphs by the CUDA and TensorRT providers, and replay them."""
 
 
 def device_for(options: RuntimeOptions, instance: InstanceConfig) -> str:
@@ -63,6 +65,8 @@ def _onnxruntime(options: RuntimeOptions, name: str, device: str, threads: int) 
     place = torch.device(device)
     if place.type not in PROVIDERS:
         raise ConfigError(f"{name}: `device` is {device!r}; onnxruntime runs here on `cpu` or `cuda:0`.")
+    if options.cuda_graphs and place.type != "cuda":
+        raise ConfigError(f"{name}: option `cuda_graphs` is CUDA's, and `device` is {device!r}; drop it.")
     providers = options.providers or (PROVIDERS[place.type],)
     runtime = OrtRuntime(
         place,
@@ -71,6 +75,7 @@ def _onnxruntime(options: RuntimeOptions, name: str, device: str, threads: int) 
         threads=options.intra_op_threads or threads,
         spinning=options.spinning,
         optimization=options.graph_optimization,
+        cuda_graphs=options.cuda_graphs,
     )
     runtime.check()
     if (place.type == "cuda") != any(provider in ON_CUDA for provider in providers):
@@ -96,7 +101,7 @@ def _openvino(options: RuntimeOptions, name: str, device: str, threads: int) -> 
 
 
 def _refuse_ort_settings(options: RuntimeOptions, name: str) -> None:
-    for key in ("providers", "provider_options", "spinning", "graph_optimization"):
+    for key in ("providers", "provider_options", "spinning", "graph_optimization", "cuda_graphs"):
         if key in options.model_fields_set:
             raise ConfigError(
                 f"{name}: option `{key}` is ONNX Runtime's and `runtime` is 'openvino'; drop it."

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from backends._ort_session import OrtRuntime, OrtSession
+from backends._ort_binding import OrtSession
+from backends._ort_session import OrtRuntime
 from backends._session import Session, TensorSpec
 from backends._sessions import Sessions
 from tests.exports import Exports
