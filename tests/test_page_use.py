@@ -133,6 +133,24 @@ def test_a_mask_can_be_painted_with_keys(service: str, open_page: OpenPage, pict
     assert newest(service)["task"] == "inpainting"
 
 
+def test_an_exact_copy_settles_what_the_form_asks_beside_it(
+    service: str, open_page: OpenPage, picture: Path
+) -> None:
+    page = open_page(service)
+    page.set_input_files("#source-file", picture)
+    page.check("#exact_copy")
+    for name in ("strength", "guidance_scale", "negative_prompt", "num_inference_steps"):
+        expect(page.locator(f"#{name}")).to_be_disabled()
+    with page.expect_request("**/v1/jobs") as request:
+        generate(page, "a hat")
+    assert request.value.post_data_json["exact_copy"] is True
+    assert newest(service)["reference_mode"] == "copy"
+    page.uncheck("#exact_copy")
+    expect(page.locator("#strength")).to_be_enabled()
+    generate(page, "a hat")
+    assert newest(service)["reference_mode"] == "modify"
+
+
 def test_the_gallery_outlives_a_reload_and_use_again_makes_the_same_picture(
     service: str, open_page: OpenPage, picture: Path
 ) -> None:

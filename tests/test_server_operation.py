@@ -139,6 +139,7 @@ def test_capabilities_say_what_can_be_asked_and_why_not(tmp_path: Path) -> None:
         "true_cfg_scale": "",
         "image-to-image": "it does text-to-image, not image-to-image.",
         "inpainting": "it does text-to-image, not inpainting.",
+        "upscale": "it does text-to-image, not upscale.",
         "negative_prompt": "`negative_prompt` is not a parameter of this model.",
         "long_prompt": f'`long_prompt` cannot be "chunk": {AS_THEY_ARE.lacking}.',
         "prompt_weighting": f"`prompt_weighting` cannot be had: {AS_THEY_ARE.lacking}.",
