@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from typing import Any
 
 from router.backend import Backend, BackendFactory
@@ -98,9 +98,18 @@ def generated(request: GenerateRequest) -> Generated:
     return Generated(tuple(Picture(index, seed, image) for index, seed in enumerate(request.seeds)))
 
 
-def config_of(*doubles: Double, model: str = "m", policy: str = "order", **settings: Any) -> RouterConfig:
+def config_of(
+    *doubles: Double,
+    model: str = "m",
+    policy: str = "order",
+    residents: Collection[str] = (),
+    **settings: Any,
+) -> RouterConfig:
     """One model, its instances in the order of `doubles`."""
-    instances = tuple(InstanceConfig(name=double.name, backend="double") for double in doubles)
+    instances = tuple(
+        InstanceConfig(name=double.name, backend="double", resident=double.name in residents)
+        for double in doubles
+    )
     models = (ModelConfig(name=model, instances=instances, policy=policy),)
     return RouterConfig(models=models, default_model=model, **settings)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, ClassVar
 
 import pytest
@@ -22,21 +22,26 @@ WEIGHTS = 1_000
 
 
 async def pool_of(
-    *doubles: Double, budget: int | None = None, clock: Callable[[], float] | None = None, **limits: int
+    *doubles: Double,
+    budget: int | None = None,
+    clock: Callable[[], float] | None = None,
+    idle_unload_s: float | None = None,
+    residents: Collection[str] = (),
+    **limits: int,
 ) -> Pool:
-    instances = [instance_of(double, budget) for double in doubles]
+    instances = [instance_of(double, budget, resident=double.name in residents) for double in doubles]
     await asyncio.gather(*[instance.probe() for instance in instances])
     ledger = MemoryLedger({} if budget is None else {"gpu": budget})
-    return Pool(instances, Limits(**limits), ledger, clock or Clock())
+    return Pool(instances, Limits(**limits), ledger, clock or Clock(), idle_unload_s)
 
 
-def instance_of(double: Double, budget: int | None) -> Instance:
+def instance_of(double: Double, budget: int | None, *, resident: bool = False) -> Instance:
     async def make(config: InstanceConfig) -> Double:
         return double
 
     return Instance(
         "m",
-        InstanceConfig(name=double.name, backend="double"),
+        InstanceConfig(name=double.name, backend="double", resident=resident),
         Breaker(BreakerConfig()),
         make,
         device_memory={} if budget is None else {"gpu": budget},
