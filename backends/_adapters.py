@@ -75,6 +75,10 @@ class Adapters:
         """The pipeline is unloaded, and its LoRAs with it."""
         self._pipeline, self._modules, self._loaded = None, {}, {}
 
+    def module(self, component: str) -> ModuleAdapters:
+        """Those of one module of the pipeline that was placed."""
+        return self._modules[component]
+
     def calls_of(self, component: str, gathering: Gathering, loras: LoraSet) -> MakesCalls:
         """What makes the calls of one task to a module of the pipeline."""
         module = self._modules.get(component)

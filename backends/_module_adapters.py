@@ -55,8 +55,10 @@ class ModuleAdapters:
             return
         chosen = [(self._adapters[name], weight) for name, weight in loras]
         names = [adapter for adapter, _ in chosen]
+        others = self._applied is None or [name for name, _ in loras] != [name for name, _ in self._applied]
         for layer in self._layers:
-            layer.set_adapter(names, inference_mode=True)
+            if others:  # takes a multiple of the time of another weight
+                layer.set_adapter(names, inference_mode=True)
             for adapter, weight in chosen:
                 layer.set_scale(adapter, weight)
         self._applied = loras
