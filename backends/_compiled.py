@@ -65,7 +65,7 @@ class Compiled:
         values = pytree.tree_map_only(torch.Tensor, _laid_out, values)
         shapes = _shapes(values)
         if self.warming and shapes not in self._known:
-            _allow_variants()
+            allow_variants()
             for _ in range(GRAPH_RUNS if self._graphs else 1):
                 self._run(values)
             self._known.add(shapes)
@@ -130,7 +130,7 @@ def _has_adapters(module: torch.nn.Module) -> bool:
     return bool(getattr(module, "_hf_peft_config_loaded", False))
 
 
-def _allow_variants() -> None:
+def allow_variants() -> None:
     """torch gives up after 8 variants of one piece of code; sizes times row buckets are soon more.
 
     The setting is one of the thread's, which is why it is made where the compiler runs.

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import torch
 from onnxruntime.capi import onnxruntime_pybind11_state as _errors
+from torch.utils.dlpack import from_dlpack
 
 from backends._session import TensorSpec
 from router.errors import LoadError
@@ -90,7 +91,7 @@ class OrtSession:
             return output
         value = binding.get_outputs()[list(self._outputs).index(name)]
         if hasattr(value, "__dlpack__"):  # it stays where it is, and lives as long as the tensor
-            return torch.from_dlpack(value)
+            return from_dlpack(value)
         return torch.from_numpy(value.numpy()).to(self._device)
 
 

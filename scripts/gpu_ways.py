@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from backends import _speed
-from backends._compiled import repeated_blocks
+from backends._compiled import allow_variants, repeated_blocks
 from backends._pipeline import PipelineBackend
 from backends._quicker import Quicker
 from backends._speed import SpeedOptions
@@ -76,6 +76,7 @@ class Plain:
 
 def compile_blocks(module: torch.nn.Module) -> Callable[[], None]:
     """Regional compilation, as Diffusers' users switch it on; what is returned switches it off."""
+    allow_variants()
     blocks = repeated_blocks(module)
     for block in blocks:
         block.compile(dynamic=False)
