@@ -78,7 +78,9 @@ class TransformersEnhancer:
             logits_processor=_drawing(self._config.temperature, seed),
             stopping_criteria=StoppingCriteriaList([_Stopped(stop)]),
         )[0, ids.shape[1] :]
-        text: str = self._tokenizer.decode(written, skip_special_tokens=True)
+        text: str = self._tokenizer.decode(
+            written, skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
         if not self._chats:
             return prompt + text
         if len(written) >= self._config.max_tokens and int(written[-1]) not in self._ends():
