@@ -154,19 +154,20 @@ class Instance:
 
     async def _probe(self) -> None:
         try:
-            if self._files is not None:
-                await self._files.begin()
             with _Edge(self.name, BackendUnavailableError):
+                if self._files is not None:
+                    await self._files.begin()
                 if self._backend is None:
                     self._backend = await self._make_backend(self.config)
                 capabilities = await self._answer(self._backend)
                 if why := why_not_family(self.model, self._type, capabilities.family):
                     raise ConfigError(f"{self.name}: {why}")
+                capabilities = await self.measurements.recall(self._within_limits(capabilities))
         except RouterError as exc:
             self.error = exc
             self.breaker.trip(str(exc))
         else:
-            self.capabilities = await self.measurements.recall(self._within_limits(capabilities))
+            self.capabilities = capabilities
             self.error = None
             self.breaker.probe_succeeded()
         finally:
