@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,10 @@ def save_lora(
 
 
 def save_kohya(folder: Path, name: str, family: Family, miniatures: Path, *, seed: int = 0) -> Path:
-    """The same, as kohya's trainer writes it: `_` for `.`, and an alpha beside each pair."""
+    """The same, as kohya's trainer writes it: `_` for `.`, and an alpha beside each pair.
+
+    For SDXL the layers have the names of the published checkpoint.
+    """
     layers, _ = random_layers(_pipeline(miniature(family, miniatures)), seed, text=True)
     several = "text_encoder_2" in layers
     prefixes = {"unet": "lora_unet", "text_encoder": "lora_te1" if several else "lora_te"}
@@ -49,7 +53,8 @@ def save_kohya(folder: Path, name: str, family: Family, miniatures: Path, *, see
         for key, tensor in pairs.items():
             module, role = key.removesuffix(".weight").rsplit(".", 1)
             module = f"text_model.{module}" if component != "unet" and "text_model" not in module else module
-            start = f"{prefixes[component]}_{module.replace('.', '_')}"
+            name = module.replace(".", "_")
+            start = f"{prefixes[component]}_{_published(name) if several else name}"
             tensors[f"{start}.{'lora_down' if role == 'lora_A' else 'lora_up'}.weight"] = tensor
             tensors[f"{start}.alpha"] = torch.tensor(ALPHA)
     save_file(tensors, folder / f"{name}.safetensors")
@@ -73,6 +78,16 @@ def random_layers(pipeline: Any, seed: int, *, text: bool) -> tuple[Layers, dict
         metadata[name] = module.peft_config["random"].to_dict()
         (module.delete_adapters if name == denoiser else module.delete_adapter)("random")
     return layers, metadata
+
+
+def _published(module: str) -> str:
+    """Of a UNet with one layer in each block."""
+    found = re.fullmatch(r"(down|up)_blocks_(\d)_attentions_(\d)_(.*)", module)
+    if found is None:
+        return module.replace("mid_block_attentions_0", "middle_block_1")
+    kind, block, layer, rest = found.groups()
+    number = 2 * int(block) + int(layer) + (kind == "down")
+    return f"{'input' if kind == 'down' else 'output'}_blocks_{number}_1_{rest}"
 
 
 @cache

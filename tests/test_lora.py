@@ -13,8 +13,11 @@ from router.lora_names import diffusers_name
 from router.lora_request import lora_of, lora_set
 from router.model_folder import ModelFolder
 from router.request import GenerateRequest
+from router.single_file import open_model
 from tests import headers
+from tests.loras import save_kohya, save_lora
 from tests.miniatures import miniature
+from tests.single_files import single_file
 
 ATTENTION = "down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k"
 KOHYA = "lora_unet_" + ATTENTION.replace(".", "_")
@@ -162,6 +165,19 @@ def test_an_unfit_one_is_listed_with_its_reason_and_refused_with_those_that_fit(
     )
     assert list(loras.reasons(["ink"])) == []
     assert next(LoraAbility((LoraFacts("ink"),), none="no.").reasons(["ink"])) == "no."
+
+
+def test_a_checkpoint_of_one_file_is_compared_by_its_published_names(
+    miniatures: Path, tmp_path: Path
+) -> None:
+    file = single_file("sd15", miniatures)
+    fit = LoraFit(open_model(file, "m"), "stable-diffusion")
+    made = [
+        save_lora(tmp_path, "ours", "sd15", miniatures),
+        save_kohya(tmp_path, "kohya", "sd15", miniatures),
+    ]
+    assert [fit.why_not(Lora.read(each.stem, each)) for each in made] == ["", ""]
+    assert "has not" in fit.why_not(lora(tmp_path, pair("unet.down_blocks.7.resnets.0.conv1", 32)))
 
 
 @pytest.mark.parametrize(
