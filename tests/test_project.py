@@ -172,6 +172,13 @@ def test_set_up_installs_the_tested_set_once(fresh: Path) -> None:
     assert len(installs(fresh, "diffusers")) == 1
 
 
+def test_the_tests_install_spandrel_by_itself_once(fresh: Path) -> None:
+    installs(fresh, "dev")
+    (command,) = installs(fresh, "dev; ensure_spandrel")
+    assert "--constraint constraints.txt --no-deps spandrel einops" in command
+    assert installs(fresh, "dev; ensure_spandrel") == []
+
+
 @pytest.mark.parametrize("name", ["pyproject.toml", "constraints.txt"])
 def test_set_up_installs_again_when_the_needs_change(fresh: Path, name: str) -> None:
     installs(fresh, "dev")
