@@ -101,12 +101,14 @@ def refined(
 
 def read(folder: RefinerFolder, base: Any, dtype: torch.dtype) -> Any:
     """Its pipeline, with what it shares with the base's. Blocking; for a loader thread."""
+    unet_kind: Any = diffusers.UNet2DConditionModel
+    kind: Any = diffusers.StableDiffusionXLImg2ImgPipeline
     with quiet():
-        unet = diffusers.UNet2DConditionModel.from_pretrained(
+        unet = unet_kind.from_pretrained(
             folder.folder / "unet", torch_dtype=dtype, use_safetensors=True, local_files_only=True
         )
     config = folder.config("scheduler")
-    pipeline = diffusers.StableDiffusionXLImg2ImgPipeline(
+    pipeline = kind(
         vae=base.vae,
         text_encoder=None,
         text_encoder_2=base.text_encoder_2,
