@@ -53,8 +53,8 @@ def save_kohya(folder: Path, name: str, family: Family, miniatures: Path, *, see
         for key, tensor in pairs.items():
             module, role = key.removesuffix(".weight").rsplit(".", 1)
             module = f"text_model.{module}" if component != "unet" and "text_model" not in module else module
-            name = module.replace(".", "_")
-            start = f"{prefixes[component]}_{_published(name) if several else name}"
+            layer = module.replace(".", "_")
+            start = f"{prefixes[component]}_{_published(layer) if several else layer}"
             tensors[f"{start}.{'lora_down' if role == 'lora_A' else 'lora_up'}.weight"] = tensor
             tensors[f"{start}.alpha"] = torch.tensor(ALPHA)
     save_file(tensors, folder / f"{name}.safetensors")
