@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
+import diffusers
 import torch
 
 from router.footprint import Footprint
@@ -53,12 +54,12 @@ class MemorySettings:
 def footprint(folder: ModelFolder, dtype: torch.dtype, settings: MemorySettings) -> Footprint:
     """By formula; nothing is loaded."""
     vae = folder.config("vae")
-    upcast = _is_upcast(vae, dtype)
-    vae_item = settings.vae_dtype.itemsize if settings.vae_dtype else 4 if upcast else dtype.itemsize
+    upcast = settings.vae_dtype is None and _is_upcast(folder, dtype)
+    vae_dtype = torch.float32 if upcast else settings.vae_dtype or dtype
     return Footprint(
         weights_bytes=_weights_bytes(folder, dtype, settings.offload),
         row_bytes_per_pixel=max(1, math.ceil(_row_elements(folder) * dtype.itemsize)),
-        decode_bytes_per_pixel=_decode_elements(vae) * vae_item,
+        decode_bytes_per_pixel=_decode_elements(vae) * vae_dtype.itemsize,
         decode_limit=1 if upcast else settings.decode_limit,
         decode_tile_pixels=_tile_pixels(vae) if settings.vae_tiling else None,
     )
@@ -109,9 +110,11 @@ def _decode_elements(vae: Mapping[str, Any]) -> int:
     return _DECODE_TENSORS * channels[:2][-1]
 
 
-def _is_upcast(vae: Mapping[str, Any], dtype: torch.dtype) -> bool:
-    """Whether the pipelines decode in float32, one picture at a time, whatever the model's dtype."""
-    return dtype == torch.float16 and bool(vae.get("force_upcast"))
+def _is_upcast(folder: ModelFolder, dtype: torch.dtype) -> bool:
+    """Whether the model's pipeline decodes in float32, one picture at a time, whatever the model's dtype."""
+    kind = getattr(diffusers, str(folder.index.get("_class_name")), None)
+    said = folder.config("vae").get("force_upcast", True)
+    return dtype == torch.float16 and hasattr(kind, "upcast_vae") and bool(said)
 
 
 def _tile_pixels(vae: Mapping[str, Any]) -> int:

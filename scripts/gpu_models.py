@@ -50,7 +50,7 @@ def build(name: str, device: torch.device, dtype: torch.dtype, *, tiny: bool = F
     for part, (kind, config) in known["modules"].items():
         changes = known["tiny"].get(part, {}) if tiny else {}
         with _drawn_on(device, dtype):
-            parts[part] = _module(kind, {**config, **changes}).to(device, dtype).eval()
+            parts[part] = make_module(kind, {**config, **changes}).to(device, dtype).eval()
     pipeline = getattr(diffusers, known["pipeline"])(**parts)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
@@ -70,7 +70,7 @@ def _scheduler(kind: str, config: dict[str, Any]) -> Any:
     return getattr(diffusers, kind)(**config)
 
 
-def _module(kind: str, config: dict[str, Any]) -> Any:
+def make_module(kind: str, config: dict[str, Any]) -> Any:
     if kind.startswith("CLIP"):
         return getattr(transformers, kind)(transformers.CLIPTextConfig(**config))
     if kind.startswith("T5"):
