@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 from router.types import Timings
 
 Warned: TypeAlias = Literal["slow", "low_similarity"]
-WARNINGS: tuple[Warned, ...] = ("slow", "low_similarity")
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """What an operator may know of one request, once it has ended."""
 
     request_id: str
@@ -58,8 +55,8 @@ _ELSEWHERE = frozenset({"encode_s"})
 
 def facts_of(record: Record) -> dict[str, Any]:
     """Plain values, for JSON and for a line of the log; seconds to the microsecond."""
-    facts = {field.name: getattr(record, field.name) for field in dataclasses.fields(record)}
-    timings = facts.pop("timings")
+    facts = record._asdict()
+    timings: Timings = facts.pop("timings")
     stages = [field.name for field in dataclasses.fields(timings) if field.name not in _ELSEWHERE]
     facts |= {name: round(getattr(timings, name), 6) for name in stages}
     facts |= {"seconds": round(record.seconds, 6), "began_at": round(record.began_at, 6)}
