@@ -6,6 +6,8 @@ import importlib.util
 from dataclasses import replace
 from typing import Any, Protocol
 
+import torch
+
 from router.capabilities import Capabilities
 from router.config import InstanceConfig
 from router.lora import LoraAbility, LoraFacts
@@ -55,7 +57,7 @@ def _refusal(options: LoraOptions) -> str:
 
 
 def _kept_bytes(facts: tuple[LoraFacts, ...], count: int, dtype: str) -> int:
-    """Of files in 16 bit on an instance in 32, twice the file's."""
-    factor = 2 if dtype == "float32" else 1
-    sizes = sorted((each.size_bytes for each in facts if not each.why_not), reverse=True)
-    return factor * sum(sizes[:count])
+    """In the instance's dtype, whatever the files are in."""
+    counts = sorted((each.parameters for each in facts if not each.why_not), reverse=True)
+    item: int = getattr(torch, dtype).itemsize
+    return item * sum(counts[:count])

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from router.errors import ConfigError
 from router.header import Header, HeaderError, Tensor
-from router.lora_names import is_kohya, place_of
+from router.lora_names import FUSED, is_kohya, place_of
 
 SUFFIX = ".safetensors"
 PICKLED = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
@@ -53,6 +53,8 @@ class LoraFacts:
     """The largest of its layers."""
     size_bytes: int = 0
     """Of the file's tensors."""
+    parameters: int = 0
+    """Weights as they lie in the model, where a fused layer's may stand several times."""
     why_not: str = ""
     """Why this instance cannot apply it, as the rest of a sentence; empty if it can."""
 
@@ -102,6 +104,7 @@ class Layer:
     in_width: int
     out_width: int
     rank: int
+    parameters: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +145,8 @@ class Lora:
 
     def facts(self, why_not: str = "") -> LoraFacts:
         rank = max(layer.rank for layer in self.layers)
-        return LoraFacts(self.name, self.family, self.width, rank, self.size_bytes, why_not)
+        parameters = sum(layer.parameters for layer in self.layers)
+        return LoraFacts(self.name, self.family, self.width, rank, self.size_bytes, parameters, why_not)
 
 
 _TRANSFORMER_ENDS = ("attn_to_q", "attn_to_k", "attn_to_v", "img_attn_qkv", "_linear1")
@@ -214,4 +218,6 @@ def _layers(tensors: Mapping[str, Tensor]) -> Iterable[Layer]:
 def _layer(component: str, module: str, down: Tensor, up: Tensor) -> Layer:
     if len(down.shape) < 2 or len(up.shape) < 2 or down.shape[0] != up.shape[1]:
         raise LoraError(f"has two matrices for its layer {component}.{module} that do not go together")
-    return Layer(component, module, down.shape[1], up.shape[0], down.shape[0])
+    copies = next((count for end, count in FUSED.items() if module.endswith(end)), 1)
+    parameters = copies * down.elements + up.elements
+    return Layer(component, module, down.shape[1], up.shape[0], down.shape[0], parameters)

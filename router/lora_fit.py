@@ -124,7 +124,7 @@ class LoraFit:
 
     def _asked(self, layer: Layer, own: tuple[int, int]) -> tuple[int, int]:
         """What the LoRA takes the layer to be. A fused one gives more than the first of its parts."""
-        fused = layer.module.endswith(FUSED)
+        fused = layer.module.endswith(tuple(FUSED))
         return layer.in_width, own[1] if fused else layer.out_width
 
 

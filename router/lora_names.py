@@ -66,8 +66,8 @@ _FLUX = {
     "modulation_lin": "norm_linear",
 }
 """Layer of a FLUX block as published -> Diffusers' name, the first of several where one became several."""
-FUSED = ("attn_qkv", "linear1")
-"""Layers that became several: their outputs are wider than those of the first."""
+FUSED = {"attn_qkv": 3, "linear1": 4}
+"""End of a layer's name -> how many layers of Diffusers it became. Its outputs are those of all."""
 
 
 @dataclass(frozen=True, slots=True)

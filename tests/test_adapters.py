@@ -72,6 +72,8 @@ async def test_the_least_recently_used_makes_room(four: Path, miniatures: Path, 
     assert (statistics.loads, statistics.unloads) == (3, 1)
     weights = load_file(four / "a.safetensors").values()
     assert statistics.size_bytes == 2 * sum(weight.nbytes for weight in weights)
+    facts = (await backend.probe()).loras.facts[0]
+    assert facts.parameters == sum(weight.numel() for weight in weights)
 
 
 async def test_one_in_use_stays_and_who_needs_its_place_waits(
@@ -180,9 +182,8 @@ async def test_memory_is_kept_for_as_many_as_are_held(four: Path, miniatures: Pa
     config = instance(miniatures, four, loaded_loras=3)
     with_loras = await DiffusersBackend(config, lanes).probe()
     without = await DiffusersBackend(config.model_copy(update={"lora_folders": ()}), lanes).probe()
-    each = with_loras.loras.facts[0].size_bytes
     kept = with_loras.footprint.weights_bytes - without.footprint.weights_bytes
-    assert 3 * each <= kept <= 6 * each
+    assert kept == 3 * 4 * with_loras.loras.facts[0].parameters
     assert any(note.startswith("4 LoRAs, 3 held at once") for note in with_loras.notes)
 
 

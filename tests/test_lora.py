@@ -56,6 +56,7 @@ def test_family_and_width_are_read_off_the_header(
     facts = lora(tmp_path, pair(module, width, ends=ends, rank=8)).facts()
     assert (facts.width, facts.family, facts.rank) == (width, family, 8)
     assert facts.size_bytes == 2 * 8 * (width + 32)
+    assert facts.parameters == 8 * ((3 if "qkv" in module else 1) * width + 32)
 
 
 @pytest.mark.parametrize(

@@ -109,6 +109,7 @@ def test_the_capabilities_document_lists_them(service: Service) -> None:
         "width": None,
         "rank": None,
         "size_bytes": 0,
+        "parameters": 0,
         "why_not": "",
     }
 
