@@ -201,7 +201,8 @@ def _row(spans: Sequence[Span], row: int, zero: float) -> list[Event]:
     """Begin and end of each span; of those at the same time, ends come first and wholes are outside."""
     timed = []
     for span in spans:
-        shared = {"cat": "request", "id": f"0x{row:x}", "name": span.name, "pid": _PROCESS, "tid": 0}
+        place = {"id2": {"local": f"0x{row:x}"}, "pid": _PROCESS, "tid": 0}  # of this process, not of all
+        shared = {"cat": "request", "name": span.name, **place}
         began, ended = _microseconds(span.began - zero), _microseconds(span.ended - zero)
         if ended > began:
             timed.append((began, 1, span.depth, {"ph": "b", **shared, "ts": began, "args": dict(span.facts)}))

@@ -81,7 +81,7 @@ def rows_of(document: dict[str, Any]) -> dict[tuple[str, str], list[dict[str, An
     rows: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for event in document["traceEvents"]:
         if event["ph"] in "be":
-            rows.setdefault((event["cat"], event["id"]), []).append(event)
+            rows.setdefault((event["cat"], event["id2"]["local"]), []).append(event)
     return rows
 
 
