@@ -10,6 +10,7 @@ import pytest
 
 from router import images
 from router.config import InstanceConfig, ModelConfig, RouterConfig
+from router.errors import InvalidRequestError
 from tests import onnx_doubles, triton_instances
 from tests.command_line import DEMO, as_object, configure, triptych
 from tests.diffusers_doubles import Lanes
@@ -96,6 +97,9 @@ async def test_exports_refuse_both_and_count_tokens(exports: Exports, lanes: Lan
     found = await backend.probe()
     for fields in (FOR_LONG, FOR_WEIGHTS):
         assert "its graphs take a text of fixed length" in (found.why_not(asked("a", **fields)) or "")
+    await backend.load()
+    with pytest.raises(InvalidRequestError, match=r"`prompt` has 232 tokens .* reads 77; shorten it\.$"):
+        await onnx_doubles.generate(backend, prompt=LONG)
 
 
 async def test_a_triton_server_refuses_both(lanes: Lanes) -> None:
