@@ -153,25 +153,17 @@ def test_events_are_read_whatever_the_pieces_they_come_in(service: str, open_pag
     assert events == [{"kind": "step", "data": {"words": "Größe"}}, {"kind": "message", "data": 1}]
 
 
-def test_sizes_keep_to_the_model_and_to_the_ratio(service: str, open_page: OpenPage) -> None:
+def test_sizes_are_the_services_own_without_doubles(service: str, open_page: OpenPage) -> None:
     page = open_page(service)
     presets = module(
         page,
         """
         const { presetsOf } = await import("/page/size.js");
-        const sides = { multiple: 64, least: 256, mostHeight: 1024, mostWidth: 1024 };
-        const model = { defaults: { width: 1024, height: 1024 }, sides };
-        return [1, 4 / 3, 2.5].map((ratio) => presetsOf(model, ratio));
+        const sized = (preset, width) => ({ preset, width, height: 64, ratio: "1:1" });
+        return presetsOf([sized("s", 32), sized("m", 64), sized("l", 64)]);
         """,
     )
-    assert presets[0][-1] == {"label": "M", "width": 1024, "height": 1024}
-    for sizes in presets:
-        assert sizes
-        for size in sizes:
-            assert size["width"] % 64 == size["height"] % 64 == 0
-            assert min(size["width"], size["height"]) >= 256
-            assert max(size["width"], size["height"]) <= 1024
-    assert (presets[1][0]["width"], presets[1][0]["height"]) == (768, 576)
+    assert presets == [{"label": "S", "width": 32, "height": 64}, {"label": "L", "width": 64, "height": 64}]
 
 
 def test_the_oldest_runs_make_room_and_those_under_way_stay(service: str, open_page: OpenPage) -> None:

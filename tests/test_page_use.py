@@ -66,6 +66,9 @@ def test_a_chosen_picture_is_started_from_in_its_own_shape(
     page.set_input_files("#source-file", picture)
     expect(page.locator("#source-note")).to_contain_text(f"120 {TIMES} 60")
     expect(page.get_by_role("radio", name="Picture")).to_be_checked()
+    told = httpx.get(f"{service}/api/v1/sizes", params={"model": "quick", "aspect_ratio": "2:1"}).json()
+    own = told["sizes"][-1]
+    expect(page.locator("#size-shown")).to_have_text(f"{own['width']} {TIMES} {own['height']}")
     page.locator("#strength").fill("0.5")
     generate(page, "warmer")
     facts = newest(service)
@@ -125,6 +128,7 @@ def test_a_painted_mask_makes_it_inpainting_and_undo_takes_it_back(
 def test_a_mask_can_be_painted_with_keys(service: str, open_page: OpenPage, picture: Path) -> None:
     page = open_page(service)
     page.set_input_files("#source-file", picture)
+    expect(page.locator("#mask")).to_be_visible()
     page.focus("#mask")
     for key in ("ArrowRight", "Space", "ArrowDown", "Space"):
         page.keyboard.press(key)
@@ -240,6 +244,17 @@ def test_the_viewer_goes_from_picture_to_picture(service: str, open_page: OpenPa
     expect(page.locator("#viewer-prompt")).to_have_text("older")
     page.click("#viewer-start")
     expect(page.locator("#source-note")).to_contain_text(f"64 {TIMES} 64")
+
+
+def test_sizes_are_chosen_by_shape_and_name(service: str, open_page: OpenPage) -> None:
+    page = open_page(service)
+    expect(page.get_by_role("radio", name="L", exact=True)).to_be_checked()
+    page.get_by_role("radio", name="16:9").check()
+    page.get_by_role("radio", name="M", exact=True).check()
+    expect(page.locator("#size-shown")).to_have_text(f"72 {TIMES} 40")
+    generate(page, "wide")
+    parameters = newest(service)["parameters"]
+    assert (parameters["width"], parameters["height"]) == (72, 40)
 
 
 def test_what_a_model_cannot_do_is_disabled_with_the_reason(service: str, open_page: OpenPage) -> None:

@@ -26,7 +26,8 @@ def test_every_form_is_in_the_document(document: dict[str, Any]) -> None:
     assert set(document["paths"]) >= {
         "/api/v1/generate", "/image/generate", "/generate", "/api/v1/explain", "/api/v1/capabilities",
         "/v1/images/generations", "/v1/images/edits", "/v1/images/variations", "/v1/models", "/v1/jobs",
-        "/outputs/images/{name}", "/outputs/metadata/{name}", "/healthz", "/readyz", "/metrics",
+        "/outputs/images/{name}", "/outputs/metadata/{name}", "/health", "/healthz", "/readyz", "/metrics",
+        "/api/v1/sizes",
     }  # fmt: skip
 
 
