@@ -115,6 +115,11 @@ class DiffusersBackend(PipelineBackend):
         device = torch.device(self.lane.name)
         return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
 
+    def learned(self, found: Capabilities) -> Capabilities:
+        self.row_limit = self._instance.row_limit or _describe.row_limit(found)
+        footprint = dataclasses.replace(found.footprint, row_limit=self.row_limit)
+        return dataclasses.replace(found, footprint=footprint)
+
     def workspace(self) -> Workspace | None:
         return self._gauge.workspace if self._gauge else None
 
@@ -158,13 +163,11 @@ class DiffusersBackend(PipelineBackend):
         return with_loras(found, self._folder, self._instance, self.options)
 
     def _with_memory(self, found: Capabilities, folder: ModelFolder, dtype: torch.dtype) -> Capabilities:
-        """With the rows of a run that the device holds, and what a measurement of its runs holds under."""
-        self.row_limit = self._instance.row_limit or _describe.row_limit(found)
-        footprint = dataclasses.replace(found.footprint, row_limit=self.row_limit)
-        self._cell_pixels, self._tile_pixels = cell_pixels(folder), footprint.decode_tile_pixels
+        """With the rows of a run that the device holds, and what is measured of it holds under."""
+        self._cell_pixels, self._tile_pixels = cell_pixels(folder), found.footprint.decode_tile_pixels
         said = {name: getattr(self.options, name) for name in _MATTERS} | {"tile": self._tile_pixels}
         held_under = conditions(folder, found.device, dtype, said)
-        return dataclasses.replace(found, footprint=footprint, conditions=held_under)
+        return self.learned(dataclasses.replace(found, conditions=held_under))
 
     def _with_prompts(self, found: Capabilities) -> Capabilities:
         encoding = self._encoding = _prompt_options.ability(found.family)

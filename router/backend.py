@@ -45,6 +45,16 @@ class Backend(Protocol):
         ...
 
 
+def learned_by(backend: Backend, found: Capabilities) -> Capabilities:
+    """What was measured of its runs before, told to a backend that has a method `learned(found)`.
+
+    It takes its capabilities with measured bytes, and returns them with what follows, such as the rows
+    that a run may have. What is loaded next goes by it.
+    """
+    learned: Callable[[Capabilities], Capabilities] | None = getattr(backend, "learned", None)
+    return found if learned is None else learned(found)
+
+
 Lanes: TypeAlias = Callable[[str], Lane]
 """Device string -> the one lane that owns it."""
 

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from types import TracebackType
 from typing import TypeAlias
 
-from router.backend import Backend
+from router.backend import Backend, learned_by
 from router.breaker import Breaker
 from router.capabilities import Capabilities
 from router.cause import log_cause
@@ -163,6 +163,7 @@ class Instance:
                 if why := why_not_family(self.model, self._type, capabilities.family):
                     raise ConfigError(f"{self.name}: {why}")
                 capabilities = await self.measurements.recall(self._within_limits(capabilities))
+                capabilities = learned_by(self._backend, capabilities)
         except RouterError as exc:
             self.error = exc
             self.breaker.trip(str(exc))

@@ -142,6 +142,11 @@ async def test_weights_that_do_not_fit_their_configuration(model_folder: Path, l
         ({"options": {"offload": "sometimes"}}, "option `offload` is 'sometimes'"),
         ({"options": {"vae_tilling": True}}, "Did you mean `vae_tiling`?"),
         ({"options": {"compile": True, "offload": "model"}, "device": "auto"}, "do not go together"),
+        (
+            {"options": {"offload": "model", "device_map": "balanced"}, "device": "auto"},
+            "options `offload` ('model') and `device_map` ('balanced') do not go together",
+        ),
+        ({"options": {"device_map": "auto"}}, "an instance has one device, its lane's; name several"),
     ],
 )
 async def test_settings_that_this_machine_has_not(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 import pytest
 
@@ -10,8 +11,10 @@ from router import lease as lease_module
 from router.errors import BackendUnavailableError, LoadError, MemoryBudgetError
 from router.footprint import Footprint
 from router.types import Loading
+from tests.configurations import read
 from tests.doubles import PIXELS, Clock, Double, router_of, settle, until
 from tests.pool_doubles import WEIGHTS, callers, pool_of, promised
+from tests.services import fake_config, serving
 
 
 async def used(pool, name: str) -> None:  # type: ignore[no-untyped-def]
@@ -133,6 +136,26 @@ async def test_a_resident_that_cannot_serve_is_told() -> None:
     async with router_of(c, residents={"c"}) as router:
         with pytest.raises(LoadError, match="It is torn"):
             await router.load_resident()
+
+
+def test_a_service_has_loaded_its_residents_before_it_is_ready(tmp_path: Path) -> None:
+    plain = fake_config()
+    (model,) = plain.models
+    (instance,) = model.instances
+    resident = instance.model_copy(update={"resident": True})
+    models = (model.model_copy(update={"instances": (resident,)}),)
+    with serving(tmp_path, plain.model_copy(update={"models": models})) as service:
+        assert service.calls("load") == 1
+    with serving(tmp_path, plain) as service:
+        assert service.calls("load") == 0
+
+
+def test_a_model_of_the_file_makes_all_its_instances_resident(tmp_path: Path) -> None:
+    both = '[[models.m.instances]]\nbackend = "fake"\n' * 2
+    config = read(tmp_path, f"[models.m]\nresident = true\n{both}")
+    assert [each.resident for each in config.models[0].instances] == [True, True]
+    config = read(tmp_path, both + "resident = true\n")
+    assert [each.resident for each in config.models[0].instances] == [False, True]
 
 
 # --- those who wait for a load
