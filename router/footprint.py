@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
@@ -56,6 +56,37 @@ class Demand:
     pictures: int
     pixels: int
     """Of one picture."""
+
+
+class Demands:
+    """What the requests in progress ask for together, as one demand for each size: runs join equal sizes."""
+
+    __slots__ = ("_by_pixels",)
+
+    def __init__(self) -> None:
+        self._by_pixels: dict[int, Demand] = {}
+
+    def __iter__(self) -> Iterator[Demand]:
+        return iter(self._by_pixels.values())
+
+    def add(self, demand: Demand) -> None:
+        self._by_pixels[demand.pixels] = self._changed(demand, 1)
+
+    def remove(self, demand: Demand) -> None:
+        left = self._changed(demand, -1)
+        if left.pictures:
+            self._by_pixels[demand.pixels] = left
+        else:
+            del self._by_pixels[demand.pixels]
+
+    def together_with(self, demand: Demand) -> list[Demand]:
+        return [*(each for each in self if each.pixels != demand.pixels), self._changed(demand, 1)]
+
+    def _changed(self, demand: Demand, sign: int) -> Demand:
+        held = self._by_pixels.get(demand.pixels)
+        if held is None:
+            return demand
+        return Demand(held.rows + sign * demand.rows, held.pictures + sign * demand.pictures, demand.pixels)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from router.deadline import Deadline
 from router.errors import BackendError, DeadlineExceededError, RouterError
+from router.footprint import Demand
 from router.request import GenerateRequest
 from router.slot import Slot, State, steps_of
 from router.types import Generated, Loading, OnEvent, Queued, Timings, ignore_event
@@ -32,6 +33,7 @@ class Lease:
         "arrival",
         "bytes",
         "created_at",
+        "demand",
         "device",
         "ended_at",
         "loaded_at",
@@ -42,14 +44,22 @@ class Lease:
     )
 
     def __init__(
-        self, pool: Pool, slot: Slot, request: GenerateRequest, on_event: OnEvent, *, rows: int, bytes: int
+        self,
+        pool: Pool,
+        slot: Slot,
+        request: GenerateRequest,
+        on_event: OnEvent,
+        *,
+        demand: Demand,
+        bytes: int,
     ) -> None:
         self._pool = pool
         self._on_event = on_event
         self._turn: asyncio.Future[None] | None = None
         self.slot = slot
         self.request = request
-        self.work = rows * steps_of(request)
+        self.demand = demand
+        self.work = demand.rows * steps_of(request)
         """Rows times steps, the unit of `Pace.work_s`."""
         self.bytes = bytes
         """Workspace that it needs where it runs alone."""

@@ -15,6 +15,7 @@ from router.lease import Lease
 from router.memory import MemoryLedger
 from router.request import GenerateRequest
 from router.residency import Residency
+from router.room import demand_of
 from router.slot import Slot, State
 from router.types import OnEvent
 
@@ -61,9 +62,9 @@ class Pool:
         Entering raises `QueueFullError` where too many wait already, and what loading raised.
         """
         slot = self._slots[instance]
-        rows = slot.rows_in(request)
-        bytes = slot.workspace_bytes(request, self.residency.room_bytes(slot))
-        return Lease(self, slot, request, on_event, rows=rows, bytes=bytes)
+        demand = demand_of(slot.capabilities, request)
+        bytes = slot.workspace_bytes(demand, self.residency.room_bytes(slot))
+        return Lease(self, slot, request, on_event, demand=demand, bytes=bytes)
 
     # What a lease asks for.
 
@@ -88,6 +89,7 @@ class Pool:
         if lease.admitted:
             lease.admitted = False
             slot.leases.remove(lease)
+            slot.demands.remove(lease.demand)
             slot.running_work -= lease.work
             slot.last_used = self.clock()
             slot.workspace.shrink(slot.workspace_left())
@@ -186,6 +188,7 @@ class Pool:
         if not slot.workspace.resize(device, max(slot.workspace.bytes, slot.workspace_with(lease))):
             return False
         slot.leases.append(lease)
+        slot.demands.add(lease.demand)
         slot.running_work += lease.work
         lease.admit(device)
         return True

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING
 
 from router.capabilities import Capabilities
 from router.errors import RouterError
-from router.footprint import Footprint
+from router.footprint import Demand, Demands, Footprint
 from router.instance import Instance
 from router.memory import Holding, MemoryLedger
 from router.request import GenerateRequest
-from router.room import demand_of
 from router.statistics import InstanceStatus, Pace
 
 if TYPE_CHECKING:
@@ -36,6 +35,7 @@ class Slot:
     """Plain state, changed by the pool alone."""
 
     __slots__ = (
+        "demands",
         "failed",
         "instance",
         "last_used",
@@ -59,6 +59,8 @@ class Slot:
         self.state = State.COLD
         self.leases: list[Lease] = []
         """Of the requests in progress."""
+        self.demands = Demands()
+        """Theirs."""
         self.running_work = 0
         self.waiting: deque[Lease] = deque()
         self.weights = Holding(ledger)
@@ -113,26 +115,24 @@ class Slot:
         """Rows of all pictures of an effective request."""
         return self.capabilities.rows_of(request) * request.num_images_per_prompt
 
-    def workspace_bytes(self, request: GenerateRequest, room_bytes: int | None) -> int:
+    def workspace_bytes(self, demand: Demand, room_bytes: int | None) -> int:
         """For all pictures of a request, or what the device has for them: a lane splits what is more."""
-        wanted_bytes = self.footprint.workspace_bytes((demand_of(self.capabilities, request),))
+        wanted_bytes = self.footprint.workspace_bytes((demand,))
         if room_bytes is None:
             return wanted_bytes
         return min(wanted_bytes, max(0, room_bytes - (self.weights.bytes or self.footprint.weights_bytes)))
 
     def workspace_with(self, lease: Lease) -> int:
         """What the requests in progress would need together with this one."""
-        return self._joint_bytes([*self.leases, lease]) if self.leases else lease.bytes
+        if not self.leases:
+            return lease.bytes
+        return self.footprint.workspace_bytes(self.demands.together_with(lease.demand))
 
     def workspace_left(self) -> int:
         """What the requests in progress need together."""
-        return self._joint_bytes(self.leases) if self.leases else 0
-
-    def _joint_bytes(self, leases: list[Lease]) -> int:
-        if len(leases) == 1:
-            return leases[0].bytes
-        capabilities = self.capabilities
-        return self.footprint.workspace_bytes([demand_of(capabilities, each.request) for each in leases])
+        if len(self.leases) == 1:
+            return self.leases[0].bytes
+        return self.footprint.workspace_bytes(self.demands)
 
     def loaded(self, seconds: float) -> None:
         """It took so long to load."""
