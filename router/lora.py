@@ -16,6 +16,9 @@ PICKLED = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
 SAVED_AS = "pytorch_lora_weights"
 """What Diffusers calls the file: such a LoRA has the name of its folder."""
 
+MAX_LISTED = 20
+"""Names in a sentence."""
+
 WIDTHS: Mapping[tuple[str, int], str] = {
     ("unet", 768): "stable-diffusion",
     ("unet", 1024): "stable-diffusion-2",
@@ -82,12 +85,17 @@ class LoraAbility:
         if self.most is not None and len(asked) > self.most:
             yield f"`loras` names {len(asked)}, and it holds {self.most} at once; name fewer."
         unfit = {each.name: each.why_not for each in self.facts if each.why_not}
-        names = ", ".join(self.names) or "none"
+        names = _listed(self.names)
         for name in asked:
             if name in unfit:
                 yield f"LoRA {name!r} {unfit[name]}; those that fit: {names}."
             elif name not in self.names:
                 yield f"it has no LoRA {name!r}; it has {names}."
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = len(names) - MAX_LISTED
+    return ", ".join(names[:MAX_LISTED]) + (f" and {more} more" if more > 0 else "") or "none"
 
 
 NO_LORAS = LoraAbility()
@@ -161,13 +169,13 @@ def find_loras(folders: Sequence[str]) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for folder in map(Path, folders):
         if not folder.is_dir():
-            raise ConfigError(f"`lora_folders` names {str(folder)!r}, which is no folder; correct the path.")
+            raise ConfigError(f"`lora_folders` names {folder.name!r}, which is no folder; correct the path.")
         for file in _files(folder):
             name = file.parent.name if file.stem == SAVED_AS and file.parent != folder else file.stem
             if name in found:
                 raise ConfigError(
-                    f"`lora_folders` holds two LoRAs called {name!r}, {str(found[name])!r} and {str(file)!r};"
-                    " rename one."
+                    f"`lora_folders` holds two LoRAs called {name!r}, one in {found[name].parent.name!r} and"
+                    f" one in {file.parent.name!r}; rename one."
                 )
             found[name] = file
     return found

@@ -215,7 +215,7 @@ _MUST = {
     "model_type": "have a `name` and may have a `weight`",
     "string_too_long": "have at most {max_length:,} characters",
     "string_too_short": "not be empty",
-    "too_long": "have at most {max_length}",
+    "too_long": "have at most {max_length} entries",
     "string_type": "be text",
     "string_unicode": "be Unicode text without lone surrogates",
     "tuple_type": "be a list",

@@ -166,6 +166,8 @@ def test_an_unfit_one_is_listed_with_its_reason_and_refused_with_those_that_fit(
     )
     assert list(loras.reasons(["ink"])) == []
     assert next(LoraAbility((LoraFacts("ink"),), none="no.").reasons(["ink"])) == "no."
+    many = LoraAbility(tuple(LoraFacts(f"ink{index}") for index in range(25)))
+    assert next(many.reasons(["oil"])).endswith("ink18, ink19 and 5 more.")
 
 
 def test_a_checkpoint_of_one_file_is_compared_by_its_published_names(
@@ -213,6 +215,8 @@ def test_a_set_of_loras_is_the_same_however_it_was_written() -> None:
         asked(("a", 1.0), ("a", 0.5))
     with pytest.raises(InvalidRequestError, match=r"loras\.0\.weight"):
         asked(("a", 101.0))
+    with pytest.raises(InvalidRequestError, match="`loras` is a list, but must have at most 16 entries"):
+        asked(*((f"a{index}", 1.0) for index in range(17)))
     assert lora_of("ink") == {"name": "ink"}
     assert lora_of("a:b:-0.5") == {"name": "a:b", "weight": -0.5}
     with pytest.raises(InvalidRequestError, match="NAME:WEIGHT"):
