@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from backends._building import BUILDING
 from backends._errors import forget_frames, losses_heard
 from backends._gather import Gathering
 from backends._lora_file import LoraTensors, inject, read_lora
@@ -161,7 +162,7 @@ class Adapters:
         self._loads += 1
         adapter = f"adapter{self._loads}"
         try:
-            with losses_heard(self._instance):
+            with losses_heard(self._instance), BUILDING:
                 inject(read, adapter, type(self._pipeline), self._modules)
         except DeviceLostError:
             raise

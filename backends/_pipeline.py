@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from backends import _allocator, _preview, _tasks
+from backends._building import BUILDING
 from backends._device import prepare_thread
 from backends._errors import as_load_error, forget_frames, losses_heard
 from backends._gather import Gathering, batched_arguments
@@ -101,7 +102,7 @@ class PipelineBackend(LaneBackend):
             raise as_load_error(exc, self.name) from exc
 
     async def _load(self) -> None:
-        pipeline = await on_a_thread_of_its_own(self.read)
+        pipeline = await on_a_thread_of_its_own(self._read_alone)
         try:
             await self.lane.run(lambda: self._make_ready_heard(pipeline))
         except BaseException as exc:  # cancelled, too: nobody knows then that something was loaded
@@ -109,6 +110,10 @@ class PipelineBackend(LaneBackend):
             del pipeline
             await self.unload()
             raise
+
+    def _read_alone(self) -> Any:
+        with BUILDING:
+            return self.read()
 
     async def unload(self) -> None:
         try:

@@ -8,6 +8,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from backends import _fp8
+from backends._building import BUILDING
 from backends._compiled import Compiled, Part
 from router.errors import ConfigError
 
@@ -89,10 +90,11 @@ def apply(options: SpeedOptions, pipeline: Any, instance: str) -> None:
         for name in _CONVOLUTIONAL:
             if (module := getattr(pipeline, name, None)) is not None:
                 module.to(memory_format=torch.channels_last)
-    if options.fuse_qkv:
-        _fuse(denoiser, instance)
-    if options.quantize == "fp8":
-        _fp8.quantize(denoiser)
+    with BUILDING:
+        if options.fuse_qkv:
+            _fuse(denoiser, instance)
+        if options.quantize == "fp8":
+            _fp8.quantize(denoiser)
 
 
 def compiled(options: SpeedOptions, module: torch.nn.Module, instance: str) -> Compiled | None:

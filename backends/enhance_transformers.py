@@ -19,6 +19,7 @@ from transformers import (
     StoppingCriteriaList,
 )
 
+from backends._building import BUILDING
 from backends._quiet import quiet
 from backends._thread import on_a_thread_of_its_own, to_its_end
 from router.enhancer import EnhanceConfig
@@ -60,7 +61,7 @@ class TransformersEnhancer:
 
     def _read(self) -> tuple[Any, Any]:
         settings: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-        with quiet():
+        with BUILDING, quiet():
             tokenizer = AutoTokenizer.from_pretrained(self._folder, **settings)
             model: Any = AutoModelForCausalLM.from_pretrained(
                 self._folder, use_safetensors=True, dtype=self._config.dtype, **settings

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,25 @@ async def test_the_picture_stays_the_same(
     compiled = pixels(await generate(await loaded(lanes, source, options=options)))
     assert compiler.runs > runs
     assert (plain - compiled).abs().max() <= 1
+
+
+@pytest.mark.parametrize("part", ["whole", "blocks"])
+async def test_a_real_compiler_is_asked_at_load_and_never_again(
+    part: str, miniatures: Path, lanes: Lanes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of `torch.compile` but the code that it makes: what it would compile anew for fails."""
+
+    def compiled(module: Any, part: Any, *, graphs: bool) -> Compiled:
+        return Compiled(module, part, compiler=partial(torch.compile, backend="eager"))
+
+    monkeypatch.setattr(_speed, "Compiled", compiled)
+    options = {"compile": True, "compile_part": part, "row_buckets": (2, 4)}
+    backend = await loaded(lanes, miniature("sd15", miniatures), options=options)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0
+    with torch.compiler.set_stance("fail_on_recompile"):
+        await generate(backend, num_inference_steps=3)
+        await generate(backend, num_inference_steps=2, num_images_per_prompt=2, scheduler="EulerDiscrete")
+    torch._dynamo.reset()
 
 
 def test_blocks_are_compiled_for_known_shapes_only() -> None:

@@ -62,7 +62,8 @@ def test_what_is_no_list_of_devices_is_refused(tmp_path: Path) -> None:
 
 
 async def test_two_lanes_share_the_work_and_make_the_same_picture(miniatures: Path, tmp_path: Path) -> None:
-    config = read(tmp_path, TWO.format(source=miniature("sd15", miniatures), name=""))
+    text = TWO.format(source=miniature("sd15", miniatures), name="")
+    config = await asyncio.to_thread(read, tmp_path, text)
     async with BackendRouter(config) as router:
         await router.probe()
         asked = [

@@ -13,7 +13,7 @@ import pytest
 
 from backends import _tasks
 from router.errors import DeviceLostError, LoadError
-from tests.diffusers_doubles import Lanes, loaded, make
+from tests.diffusers_doubles import Lanes, generate, loaded, make
 
 
 async def failure(lanes: Lanes, model_folder: Path, monkeypatch: pytest.MonkeyPatch, error: Exception) -> Any:
@@ -85,3 +85,28 @@ async def test_what_a_lost_device_held_is_let_go(model_folder: Path, lanes: Lane
         await backend.lane.run(lose)
     await backend.unload()
     assert not backend._pipelines
+
+
+async def test_models_that_are_loaded_at_once_are_read_one_after_the_other(
+    model_folder: Path, lanes: Lanes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The libraries replace functions of torch while they read; two at once would leave them replaced."""
+    backends = [make(lanes, model_folder, device=device) for device in ("cpu:0", "cpu:1")]
+    reading, most = [0], [0]
+    for backend in backends:
+        await backend.probe()
+        read = backend.read
+
+        def counted(read: Any = read) -> Any:
+            reading[0] += 1
+            most[0] = max(most[0], reading[0])
+            try:
+                return read()
+            finally:
+                reading[0] -= 1
+
+        monkeypatch.setattr(backend, "read", counted)
+    await asyncio.gather(*(backend.load() for backend in backends))
+    assert most == [1]
+    for backend in backends:
+        await generate(backend, num_inference_steps=1)
