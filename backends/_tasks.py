@@ -24,6 +24,9 @@ _TABLES: dict[Task, Mapping[str, type]] = {
 _OTHER_PARAMETRISATION = "EDMEulerScheduler"
 """Listed by Diffusers as compatible, but made for models preconditioned as in EDM."""
 
+_UNUSUAL = {"PNDM", "LCM"}
+"""Schedulers that do not take any number of steps up to those of the training."""
+
 _FEWEST_TRIED = 10
 
 _UPCASTING = ("stable-diffusion-xl", "kolors")
@@ -96,7 +99,7 @@ def schedulers(own: Any) -> dict[str, type]:
     offered = {type(own).__name__: type(own)}
     for name in names:
         kind = getattr(diffusers, name)
-        if name != _OTHER_PARAMETRISATION and _can_be_made(kind, own):
+        if name != _OTHER_PARAMETRISATION and _can_be_made(kind):
             offered[name] = kind
     return {class_name(name): kind for name, kind in offered.items()}
 
@@ -111,28 +114,19 @@ def new_scheduler(name: str | None, own: Any, offered: Mapping[str, type]) -> An
 
 
 def step_ranges(own: Any) -> dict[str, tuple[int, int]]:
-    """Scheduler -> the fewest and the most steps that it takes, found by asking it.
+    """Scheduler -> the fewest and the most steps that it takes, with the model's own configuration.
 
     Few are too few for some multistep starts (PNDM's); a distilled schedule (LCM's) has no more than it
-    was made of, and no schedule more than it was trained with.
+    was made of, and no schedule more than it was trained with. The others need not be made to know it,
+    which takes some of them half a second.
     """
-    offered = schedulers(own)
-    level = diffusers.utils.logging.get_verbosity()
-    diffusers.utils.logging.set_verbosity_error()  # some comment on what they are asked
-    try:
-        made = {name: new_scheduler(name, own, offered) for name in offered}
-        return {name: (_fewest(scheduler), _most(scheduler)) for name, scheduler in made.items()}
-    finally:
-        diffusers.utils.logging.set_verbosity(level)
-
-
-def _fewest(scheduler: Any) -> int:
-    return next((steps for steps in range(1, _FEWEST_TRIED) if _takes(scheduler, steps)), _FEWEST_TRIED)
-
-
-def _most(scheduler: Any) -> int:
-    config = scheduler.config
-    return int(config.get("original_inference_steps") or config.num_train_timesteps)
+    offered, most = schedulers(own), int(own.config.num_train_timesteps)
+    ranges = dict.fromkeys(offered, (1, most))
+    for name in _UNUSUAL & offered.keys():
+        made = new_scheduler(name, own, offered)
+        fewest = next((steps for steps in range(1, _FEWEST_TRIED) if _takes(made, steps)), _FEWEST_TRIED)
+        ranges[name] = fewest, int(made.config.get("original_inference_steps") or most)
+    return ranges
 
 
 def _takes(scheduler: Any, steps: int) -> bool:
@@ -143,10 +137,6 @@ def _takes(scheduler: Any, steps: int) -> bool:
     return True
 
 
-def _can_be_made(kind: Any, own: Any) -> bool:
-    """Some schedulers need a library (scipy, torchsde) that is not always there."""
-    try:
-        kind.from_config(own.config)
-    except ImportError:
-        return False
-    return True
+def _can_be_made(kind: Any) -> bool:
+    """Some schedulers need a library (scipy, torchsde) that is not there: then Diffusers has a dummy."""
+    return not hasattr(kind, "_backends")

@@ -116,6 +116,11 @@ def test_the_command_line_takes_presets_and_schedulers(folder: Path) -> None:
     assert made["parameters"]["scheduler"] == "euler trailing"
     (made,) = as_object(triptych("generate", "a circle", "--scheduler", "lcm", "--json"))["pictures"]
     assert made["parameters"]["scheduler"] == "lcm"
+    allowed = triptych("generate", "a circle", "--scheduler", "unipc", "--allow", "scheduler", "--json")
+    (made,) = as_object(allowed)["pictures"]
+    assert made["adjustments"] == [
+        "The scheduler was changed from 'unipc', which this model has not, to DDIM."
+    ]
     refused = triptych("generate", "a circle", "--preset", "none")
     assert refused.exit_code != 0
     assert "There is no `--preset` 'none'" in refused.stderr

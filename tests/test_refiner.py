@@ -97,6 +97,16 @@ async def test_pictures_are_those_of_diffusers_two_stages(
     assert plain.pictures[0].image != made.pictures[0].image
 
 
+async def test_the_refiner_reads_long_prompts_too(base: Path, refiner: Path, lanes: Lanes) -> None:
+    backend = await loaded(lanes, base, options={"refiner": str(refiner)})
+    prompts = ("red circle " * 60, "red circle " * 60 + "blue star")
+    made = [
+        (await generate(backend, prompt=prompt, long_prompt="chunk", refiner_start=0.5)).pictures[0].image
+        for prompt in prompts
+    ]
+    assert made[0] != made[1]
+
+
 async def test_both_stages_share_ticks_with_the_neighbours(base: Path, refiner: Path, lanes: Lanes) -> None:
     backend = await loaded(lanes, base, options={"refiner": str(refiner)})
     starts = (0.3, 0.5, 0.5, 0.7)

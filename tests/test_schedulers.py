@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 import torch
 
+from router.config import InstanceConfig, ModelConfig, RouterConfig
 from router.schedulers import SUFFIX, TAKES, find_scheduler, scheduler_names
 from tests.diffusers_doubles import Lanes, generate, loaded, make, request
 from tests.miniatures import miniature
 from tests.plain_pipelines import pixels, plain_pipeline
+from tests.services import serving
 
 OFFERED = (
     *("DDIM", "EulerDiscrete", "EulerAncestralDiscrete", "DPMSolverMultistep", "DPMSolverSinglestep"),
@@ -99,9 +101,24 @@ async def test_steps_that_a_scheduler_cannot_do_are_refused_before_the_model_is_
 
 async def test_the_ranges_are_what_every_scheduler_really_takes(model_folder: Path, lanes: Lanes) -> None:
     backend = await loaded(lanes, model_folder)
-    for scheduler, (least, _) in (await backend.probe()).scheduler_steps.items():
+    ranges = (await backend.probe()).scheduler_steps
+    assert {name: least for name, (least, _) in ranges.items() if least > 1} == {"PNDM": 4}
+    for scheduler, (least, _) in ranges.items():
         made = await generate(backend, scheduler=scheduler, num_inference_steps=least)
         assert made.pictures[0].image is not None, scheduler
+
+
+def test_over_http_such_steps_are_a_fault_of_the_request(miniatures: Path, tmp_path: Path) -> None:
+    source = str(miniature("sd15", miniatures))
+    instance = InstanceConfig(name="demo", backend="diffusers", source=source, device="cpu")
+    models = (ModelConfig(name="demo", instances=(instance,)),)
+    with serving(tmp_path, RouterConfig(models=models, default_model="demo")) as service:
+        asked = {"prompt": "a circle", "scheduler": "lcm", "num_inference_steps": 51}
+        refused = service.post("/image/generate", **asked)
+        unknown = service.post("/image/generate", **asked | {"scheduler": "quick"})
+    assert (refused.status_code, unknown.status_code) == (400, 400)
+    assert "the scheduler LCM takes 1 to 50" in refused.text
+    assert "it has no scheduler 'quick'; it has DDIM, DDPM, " in unknown.text
 
 
 @pytest.mark.parametrize(
