@@ -127,7 +127,10 @@ class SpandrelBackend(LaneBackend):
             previews=False,
             scales=(network.scale,),
             prompts=False,
-            notes=(f"tiles of {self.options.tile} pixels, up to {self.row_limit} in one run",),
+            notes=(
+                f"tiles of {self.options.tile} pixels, up to {self.row_limit} in one run, for which"
+                f" {tile_bytes / 1e6:,.0f} MB are counted among the weights",
+            ),
         )
 
     def _dtype_on(self, device: str) -> torch.dtype:

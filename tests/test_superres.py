@@ -146,3 +146,13 @@ def test_upscale_says_what_is_wrong(folder: Path, arguments: tuple[str, ...], sa
     (folder / "in.png").write_bytes(images.encode(varied(24, 32)))
     result = triptych("upscale", *arguments)
     assert (result.exit_code, said in result.stderr) == (code, True), result.stderr
+
+
+def test_check_tries_an_upscaler_too(folder: Path) -> None:
+    configure(
+        folder,
+        '[[models.large.instances]]\nbackend = "fake"\noptions = { tasks = ["upscale"], scales = [2] }\n',
+    )
+    result = triptych("check", "--json")
+    assert result.exit_code == 0
+    assert [line["found"].partition(" ")[0] for line in as_object(result)["lines"]][-1] == "128x128"

@@ -120,6 +120,10 @@ async def _check_instance(router: BackendRouter, limits: Limits, note: Note) -> 
 
 def _tiny(capabilities: Capabilities, limits: Limits) -> GenerateRequest:
     """The smallest work that goes the whole way, of a task that the instance does."""
+    if capabilities.tasks == {"upscale"}:
+        small = RawImage(_SIDE, _SIDE, bytes(_SIDE * _SIDE * 3))
+        prompt = _PROMPT if capabilities.prompts else ""
+        return GenerateRequest.of(prompt=prompt, image=small, scale=capabilities.scales[0], seed=0)
     height, width = nearest_size(capabilities, limits, _SIDE, _SIDE)
     fields: dict[str, Any] = {
         "height": height,
