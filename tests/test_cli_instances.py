@@ -23,9 +23,9 @@ def test_explain_says_who_would_serve_and_why_others_would_not(folder: Path):
     assert result.exit_code == 0
     assert "64x64" in result.stdout
     assert "seed 7" in result.stdout
-    lines = {
-        name: line for line in result.stdout.splitlines() for name in ("demo/fake", "fixed") if name in line
-    }
+    verdicts, _, memory = result.stdout.partition("Memory")
+    lines = {name: line for line in verdicts.splitlines() for name in ("demo/fake", "fixed") if name in line}
+    assert "819 kB by formula" in memory
     assert "serves it" in lines["demo/fake"]
     assert "its graphs are made for 128x128" in lines["fixed"]
     assert pictures_in(folder) == []

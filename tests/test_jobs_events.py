@@ -62,7 +62,8 @@ def test_a_job_from_the_queue_to_its_end(tmp_path: Path) -> None:
 def test_the_load_is_told(tmp_path: Path) -> None:
     with serving(tmp_path, fake_config(size=16, load_s=0.3)) as service:
         events = read(service, submitted(service))
-    assert ("loading", {"state": "loading", "instance": "demo/fake"}) in [
+    told = {"state": "loading", "instance": "demo/fake", "elapsed_s": 0.0, "expected_s": None}
+    assert ("loading", told) in [
         (name, {key: value for key, value in data.items() if key != "id"}) for name, _, data in events
     ]
 
