@@ -17,7 +17,8 @@ def told(exc: BaseException) -> str:
     found = next((found[1] for pattern in _ASKED if (found := pattern.search(text))), "")
     if not found:
         return ""
-    asked = f"{int(found):,} bytes" if found.isdigit() else found
+    number = found.removesuffix(" bytes")
+    asked = f"{int(number):,} bytes" if number.isdigit() else found
     free = _FREE.search(text)
     return f"{asked} more were asked for" + (f" where {free[2]} of {free[1]} were free" if free else "")
 

@@ -7,7 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
+from backends import _shortage
+from backends._errors import is_out_of_memory
 from backends._gather import Gathering
 from router.errors import MemoryBudgetError
 from router.types import Generated
@@ -63,3 +66,16 @@ async def test_what_does_not_even_fit_in_halves_is_refused_with_numbers(
     assert device.runs == [2, 1], "it is tried once more, and no further"
     device.room = 16
     assert (await generate(backend)).pictures[0].image
+
+
+def test_the_numbers_are_found_in_what_the_libraries_really_say() -> None:
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(1 << 50, dtype=torch.uint8)
+    assert is_out_of_memory(caught.value)
+    assert _shortage.told(caught.value) == f"{1 << 50:,} bytes more were asked for"
+    onnx = RuntimeError("Failed to allocate memory for requested buffer of size 16777216")
+    assert _shortage.told(onnx) == "16,777,216 bytes more were asked for"
+    wrapped = MemoryError()
+    wrapped.__cause__ = RuntimeError(SAID)
+    assert _shortage.told(wrapped) == "2.00 GiB more were asked for where 512.00 MiB of 8.00 GiB were free"
+    assert _shortage.told(MemoryError()) == ""
