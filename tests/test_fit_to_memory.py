@@ -87,6 +87,17 @@ def test_explain_has_the_numbers_over_http(service: Service) -> None:
     assert said["rejections"] == {"demo/fake": REFUSED}
 
 
+def test_the_capabilities_document_has_what_it_takes(service: Service) -> None:
+    (model,) = service.http.get("/api/v1/capabilities").json()["models"]
+    assert model["instances"][0]["memory"] == {
+        "weights_bytes": WEIGHTS,
+        "row_bytes_per_pixel": 100,
+        "decode_bytes_per_pixel": 0,
+        "measured": [],
+        "budget_bytes": ROOM["device_memory_bytes"],
+    }
+
+
 def test_the_command_line_says_both(folder: Path) -> None:
     options = f"options = {{ device_memory_bytes = {ROOM['device_memory_bytes']} }}\n"
     configure(folder, f'[[models.demo.instances]]\nbackend = "fake"\n{options}')

@@ -18,6 +18,7 @@ from router.cli.loras import print_loras
 from router.cli.options import AsJson
 from router.cli.output import print_json, print_table
 from router.config import RouterConfig
+from router.footprint import told
 from router.router import BackendRouter
 from router.statistics import InstanceStatus
 
@@ -80,4 +81,8 @@ def _facts(capabilities: Capabilities | None) -> str:
     if capabilities is None:
         return "unknown until a probe goes well"
     facts = [capabilities.pipeline, f"{capabilities.dtype} on {capabilities.device}"]
-    return "; ".join([*facts, ", ".join(sorted(capabilities.tasks)), *capabilities.notes])
+    facts += [
+        ", ".join(sorted(capabilities.tasks)),
+        f"{told(capabilities.footprint.weights_bytes)} of weights",
+    ]
+    return "; ".join([*facts, *capabilities.notes])

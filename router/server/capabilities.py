@@ -32,6 +32,19 @@ class Profile(BaseModel):
     height: int
 
 
+class MemoryDocument(BaseModel):
+    """What it takes on its device: the weights, and the larger of the two others while it works."""
+
+    weights_bytes: int
+    row_bytes_per_pixel: int
+    """Of the denoiser, for each of the rows in a run: two a picture with guidance, else one."""
+    decode_bytes_per_pixel: int
+    measured: list[Literal["denoise", "decode"]]
+    """Which of the two were measured on this device; the others follow from a formula."""
+    budget_bytes: int | None
+    """What may be promised on the device."""
+
+
 class InstanceDocument(BaseModel):
     name: str
     backend: str
@@ -64,6 +77,7 @@ class InstanceDocument(BaseModel):
     """How many times larger it makes a picture, if it does."""
     cannot: dict[str, str] = {}
     """Task or field -> the sentence why this instance does not do it."""
+    memory: MemoryDocument | None = None
     notes: list[str] = []
 
 
@@ -201,9 +215,16 @@ def _instance(status: InstanceStatus, view: ModelView) -> InstanceDocument:
         facts[name] = getattr(known, name)
     facts |= {"scheduler_names": scheduler_names(known.schedulers), "refiner": known.refiner}
     facts |= {"scales": list(known.scales), "loras": known.loras.names, "lora_facts": known.loras.facts}
+    facts["memory"] = _memory(known)
     profiles = [Profile(name=each.name, width=each.width, height=each.height) for each in known.profiles]
     tasks = [task for task in EVERY_TASK if task in known.tasks]
     return InstanceDocument(**facts, tasks=tasks, profiles=profiles, cannot=dict(_cannot(known, view)))
+
+
+def _memory(known: Capabilities) -> MemoryDocument:
+    names = ("weights_bytes", "row_bytes_per_pixel", "decode_bytes_per_pixel", "measured")
+    taken = {name: getattr(known.footprint, name) for name in names}
+    return MemoryDocument(**taken, budget_bytes=known.device_memory_bytes)
 
 
 def _preset(name: str, presets: Mapping[str, RequestPreset], view: ModelView) -> PresetDocument:
