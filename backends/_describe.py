@@ -20,6 +20,10 @@ MOST_ROWS = 16
 """Eight guided pictures. On two CPU cores 16 rows measured better than 8 and 12 (scripts/bench_lane)."""
 
 
+_CUDA_OWN_BYTES = 600_000_000
+"""An allowance for what CUDA and its libraries keep on a device for themselves."""
+
+
 def capabilities(
     folder: ModelFolder,
     device: str,
@@ -98,7 +102,8 @@ def _scheduler(folder: ModelFolder) -> Any:
 
 def _device_memory_bytes(device: str) -> int | None:
     if device.startswith("cuda"):
-        return int(torch.cuda.get_device_properties(device).total_memory)
+        total = int(torch.cuda.get_device_properties(device).total_memory)
+        return max(0, total - _CUDA_OWN_BYTES)
     if device.startswith("cpu") and hasattr(os, "sysconf"):
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return None

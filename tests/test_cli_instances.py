@@ -63,6 +63,7 @@ def test_backends_shows_what_is_there_and_what_is_missing(folder: Path, monkeypa
     }
     assert "healthy" in lines["demo/fake"]
     assert "FakePipeline" in lines["demo/fake"]
+    assert "1 MB of weights" in lines["demo/fake"]
     assert "fault planted" in lines["broken"]
 
 
