@@ -77,6 +77,7 @@ def _check_copy(request: GenerateRequest) -> None:
         "guidance_scale": request.guidance_scale not in (None, COPY_GUIDANCE) and f"must be {COPY_GUIDANCE}",
         "true_cfg_scale": request.true_cfg_scale not in (None, 1.0) and "must be 1.0",
         "negative_prompt": bool(request.negative_prompt) and "must be empty",
+        "enhance": request.enhance is True and "has no place",
         "mask_image": request.mask_image is not None and "has no place",
         "scale": request.scale is not None and "has no place",
     }

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 MOST_PIXELS = 4096 * 4096
 """Of the larger picture."""
 
-_FOR_PAINTING = ("strength", "reference_strength")
+_FOR_PAINTING = ("strength", "reference_strength", "enhance")
 
 
 def check_scale(request: GenerateRequest) -> None:
@@ -28,7 +28,8 @@ def check_scale(request: GenerateRequest) -> None:
             "`mask_image` has no place beside `scale`: the whole picture is made larger.", param="mask_image"
         )
     for field in _FOR_PAINTING:
-        if getattr(request, field) is not None:
+        value = getattr(request, field)
+        if value is not None and value is not False:
             raise InvalidRequestError(
                 f"`{field}` has no place beside `scale`: nothing is painted anew; leave it out.", param=field
             )

@@ -124,6 +124,7 @@ async def test_an_exact_copy_is_nearly_the_picture() -> None:
         ({"exact_copy": True, "negative_prompt": "a square"}, "negative_prompt", "`exact_copy`"),
         ({"exact_copy": True, "mask_image": PICTURE}, "mask_image", "`exact_copy`"),
         ({"exact_copy": True, "scale": 2}, "scale", "`exact_copy`"),
+        ({"exact_copy": True, "enhance": True}, "enhance", "`exact_copy`"),
     ],
 )
 def test_contradictions_are_refused_by_both_names(fields: dict[str, Any], param: str, other: str) -> None:

@@ -196,6 +196,7 @@ async def test_lanczos_is_in_no_list() -> None:
         ({"strength": 0.5}, "strength"),
         ({"reference_strength": 0.5}, "reference_strength"),
         ({"mask_image": painted(8, 8)}, "mask_image"),
+        ({"enhance": True}, "enhance"),
         ({"height": 8}, "height"),
         ({"image": painted(2000, 2000)}, "scale"),
     ],
