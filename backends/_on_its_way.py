@@ -60,7 +60,8 @@ def begin(pixels: torch.Tensor) -> OnItsWay:
         return Here(_raw(pixels.cpu()))
     pinned = torch.empty(pixels.shape, dtype=torch.uint8, pin_memory=True)
     pinned.copy_(pixels, non_blocking=True)
-    copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    # blocking: who waits for it sleeps
+    copied = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
     copied.record()  # type: ignore[no-untyped-call, unused-ignore]
     return FromCuda(pinned, copied)
 

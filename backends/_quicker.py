@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -37,12 +37,12 @@ class Quicker:
         self._raced[name] = FastestAttention(compiled or module, f"{self._instance}, {name}")
         return self._raced[name]
 
-    def warm_up(self, backend: PipelineBackend, own_size: tuple[int, int]) -> Mapping[str, str]:
-        """Inside the task that loads the backend. What was measured, for each denoiser."""
+    def warm_up(self, backend: PipelineBackend, own_size: tuple[int, int]) -> tuple[str, ...]:
+        """Inside the task that loads the backend. What was measured, a note for each denoiser."""
         raced, self._raced = self._raced, {}
         compiled, self._compiled = self._compiled, {}
         if raced:  # before anything is compiled, which keeps the attention that it is compiled with
             warm_up(backend, raced, [own_size], [backend.row_limit])
         if compiled:
             warm_up(backend, compiled, self._options.compile_sizes or [own_size], backend.row_buckets)
-        return {name: str(each.race) for name, each in raced.items()}
+        return tuple(f"attention of {name}: {each.race}" for name, each in raced.items())

@@ -94,6 +94,8 @@ class DiffusersBackend(PipelineBackend):
         self._refiner: Any = None
         fastest = self.options.attention == "fastest"
         self._quicker = Quicker(self.options, self.name, race_attention=fastest)
+        self._races: tuple[str, ...] = ()
+        """Which attention was the fastest at load, for whoever probes from then on."""
         self._gauge: Gauge | None = None
 
     async def probe(self) -> Capabilities:
@@ -146,7 +148,7 @@ class DiffusersBackend(PipelineBackend):
             device,
             dtype,
             memory=self._memory_settings(self._folder, dtype),
-            notes=(self._attention.note, *_notes(self.options), *self._folder.notes()),
+            notes=(self._attention.note, *self._races, *_notes(self.options), *self._folder.notes()),
         )
         pictures = self.decode_row_limit
         self._vae = _vae.plan(self.options, self._folder, found, dtype, pictures)
@@ -260,7 +262,7 @@ class DiffusersBackend(PipelineBackend):
         return headroom(self._gauge, partial(cuda_free_bytes, self._device)) if self._gauge else None
 
     def warm_up(self) -> None:
-        self._quicker.warm_up(self, self._own_size)
+        self._races = self._quicker.warm_up(self, self._own_size)
 
 
 def _dtype(instance: InstanceConfig, device: str) -> torch.dtype:

@@ -10,7 +10,7 @@ import torch
 
 from backends import _fastest
 from backends._fastest import FastestAttention, fastest
-from tests.diffusers_doubles import Lanes, generate, loaded, make
+from tests.diffusers_doubles import Lanes, generate, loaded
 from tests.miniatures import miniature
 
 
@@ -102,5 +102,6 @@ async def test_an_instance_measures_at_load_and_never_again(
     assert count >= _fastest.RUNS
     await generate(backend, num_inference_steps=1)
     assert len(clocked) == count
-    notes = (await make(lanes, source, options={"attention": "fastest"}).probe()).notes
+    notes = (await backend.probe()).notes
     assert any("measured at load" in note for note in notes)
+    assert any(note.startswith("attention of unet: native, measured: native 1000.00 ms") for note in notes)
