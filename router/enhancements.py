@@ -52,8 +52,8 @@ class Enhancements:
         self._config = config
         self._resolve = resolve
         self._answers = Answers(config.cache if config else 0)
-        self._enhancer: PromptEnhancer | None = None
-        self._opening = asyncio.Lock()
+        self._opening: asyncio.Task[PromptEnhancer] | None = None
+        self._places = asyncio.Semaphore(config.at_once if config else 1)
 
     def wanted(self, request: GenerateRequest) -> bool:
         """Whether something is to be done. Raises `InvalidRequestError` where nobody can do it."""
@@ -87,9 +87,13 @@ class Enhancements:
         return self._answers.statistics() if self._config else None
 
     async def close(self) -> None:
-        if self._enhancer is not None:
-            await self._enhancer.close()
-            self._enhancer = None
+        """Called when nobody waits for an answer any more."""
+        opening, self._opening = self._opening, None
+        if opening is None:
+            return
+        await asyncio.wait([opening])
+        if opening.exception() is None:
+            await opening.result().close()
 
     async def _ask(self, request: GenerateRequest, deadline: Deadline) -> tuple[str, bool]:
         assert self._config is not None
@@ -110,7 +114,7 @@ class Enhancements:
         limit_s = self._config.limit_s
         try:
             enhancer = await self._opened(self._config)
-            async with asyncio.timeout(limit_s):
+            async with self._places, asyncio.timeout(limit_s):
                 answer = await enhancer.enhance(prompt, seed)
         except TimeoutError as exc:
             raise EnhanceError(
@@ -125,17 +129,20 @@ class Enhancements:
         return _checked(answer, self._config.max_characters)
 
     async def _opened(self, config: EnhanceConfig) -> PromptEnhancer:
-        async with self._opening:
-            if self._enhancer is None:
-                enhancer = await asyncio.to_thread(lambda: self._resolve(config.kind)(config))
-                await enhancer.open()
-                self._enhancer = enhancer
-            return self._enhancer
+        """Opened for all who will come: who gives up meanwhile stops nothing. A failure is tried again."""
+        if self._opening is None or (self._opening.done() and self._opening.exception() is not None):
+            self._opening = asyncio.create_task(self._open(config))
+        return await asyncio.shield(self._opening)
+
+    async def _open(self, config: EnhanceConfig) -> PromptEnhancer:
+        enhancer = await asyncio.to_thread(lambda: self._resolve(config.kind)(config))
+        await enhancer.open()
+        return enhancer
 
 
 def _why_not(request: GenerateRequest) -> str:
     """Why the prompt is used as it is whatever the configuration says; empty where nothing speaks against."""
-    if getattr(request, "exact_copy", False):
+    if request.exact_copy:
         return "an exact copy takes none"
     if request.task == "upscale":
         return "a picture that only becomes larger takes none"

@@ -43,6 +43,8 @@ class EnhanceConfig(BaseModel):
     """A longer answer is a failure: nothing is cut."""
     limit_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 30.0
     """Seconds that one answer may take; a longer one is a failure."""
+    at_once: _Count = 4
+    """Answers asked for at the same time; the others wait, which `limit_s` does not count."""
     cache: Annotated[int, Field(ge=0)] = 256
     """Answers that are kept, the least recently used go first."""
     device: str = "cpu"

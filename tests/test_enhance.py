@@ -61,18 +61,21 @@ async def test_it_is_refused_where_nobody_can_do_it() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "why"),
-    [
-        ({"prompt": "a", "image": PICTURE, "exact_copy": True}, "an exact copy takes none"),
-        ({"image": PICTURE}, "there is none"),
-    ],
+    "fields", [{"prompt": "a", "image": PICTURE, "exact_copy": True}, {"image": PICTURE}]
 )
-async def test_what_has_no_use_for_it_is_passed_over(fields: dict[str, Any], why: str) -> None:
+async def test_what_has_no_use_for_it_is_passed_over(fields: dict[str, Any]) -> None:
     async with router_of(Double(), enhance=loud(by_default=True)) as router:
-        assert (await router.generate(**fields)).notes == ()
-        result = await router.generate(**fields, enhance=True)  # who asks for it is told
-        assert result.notes == (f"The prompt was not enhanced: {why}.",)
-        assert (result.enhancement, Loud.made) == (None, [])
+        result = await router.generate(**fields)
+        assert (result.notes, result.enhancement, Loud.made) == ((), None, [])
+
+
+async def test_who_asks_for_it_without_a_prompt_is_told() -> None:
+    async with router_of(Double(), enhance=loud()) as router:
+        result = await router.generate(image=PICTURE, enhance=True)
+        assert result.notes == ("The prompt was not enhanced: there is none.",)
+        assert Loud.made == []
+    with pytest.raises(InvalidRequestError, match="`enhance` has no place beside `exact_copy`"):
+        GenerateRequest.of(prompt="a", image=PICTURE, exact_copy=True, enhance=True)
 
 
 async def test_what_nobody_can_serve_costs_no_answer() -> None:
@@ -135,6 +138,25 @@ async def test_one_that_does_not_open_is_opened_again() -> None:
         assert (await router.generate(prompt="a", enhance=True)).request.prompt == "A"
 
 
+async def test_who_gives_up_while_it_is_opened_stops_it_for_nobody() -> None:
+    may_open = asyncio.Event()
+
+    class Slow(Loud):
+        async def open(self) -> None:
+            await super().open()
+            await may_open.wait()
+
+    async with router_of(Double(), enhance=loud()) as router:
+        router._enhancements._resolve = lambda kind: Slow
+        with pytest.raises(DeadlineExceededError, match="while the prompt was being enhanced"):
+            await router.generate(prompt="a", enhance=True, deadline_s=0.05)
+        await until(lambda: Loud.made)
+        may_open.set()
+        assert (await router.generate(prompt="a", enhance=True)).request.prompt == "A"
+        assert (the_one().opened, the_one().cancelled) == (1, 0)
+    assert the_one().closed == 1
+
+
 async def test_a_library_that_is_missing_is_told_with_its_cure(monkeypatch: pytest.MonkeyPatch) -> None:
     from router import registry
 
@@ -188,6 +210,19 @@ async def test_a_limit_of_its_own_holds_too() -> None:
         with pytest.raises(EnhanceError, match=r"no answer within 0\.02 s; .* `enhance\.limit_s`"):
             await router.generate(prompt="a", enhance=True)
         assert the_one().cancelled == 1
+
+
+async def test_only_so_many_are_asked_at_once() -> None:
+    async with router_of(Double(), enhance=loud(at_once=2, limit_s=60)) as router:
+        await router.generate(prompt="warm", enhance=True)
+        the_one().may_answer.clear()
+        running = [begin(router, prompt, enhance=True) for prompt in "abc"]
+        await until(lambda: len(the_one().asked) == 3)
+        await settle()
+        assert [prompt for prompt, _ in the_one().asked] == ["warm", "a", "b"]
+        the_one().may_answer.set()
+        results = await asyncio.gather(*running)
+        assert [result.request.prompt for result in results] == ["A", "B", "C"]
 
 
 async def test_cancel_stops_it_and_ends_when_it_has_ended() -> None:

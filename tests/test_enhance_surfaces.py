@@ -191,4 +191,4 @@ def test_without_an_enhancer_it_is_refused_and_the_page_is_told(tmp_path: Path) 
 
 
 def the_enhancer(service: Service) -> Any:
-    return service.front.router._enhancements._enhancer
+    return service.front.router._enhancements._opening.result()  # type: ignore[union-attr]

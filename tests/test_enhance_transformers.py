@@ -144,7 +144,7 @@ async def test_in_the_router_it_runs_beside_the_loop_and_stops_at_a_word(
         result = await router.generate(prompt="a red circle", enhance=True)
         assert result.enhancement is not None
         assert a.seen[0].prompt == result.enhancement.prompt != "a red circle"
-        model = router._enhancements._enhancer._model  # type: ignore[union-attr]
+        model = router._enhancements._opening.result()._model  # type: ignore[union-attr]
         plain = model.forward
 
         def counted(*args: Any, **kwargs: Any) -> Any:
