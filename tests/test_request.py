@@ -112,8 +112,8 @@ def test_an_unknown_field_is_refused_with_those_there_are():
 
 
 def test_every_wrong_field_is_named():
-    said = str(refusal(prompt="a circle", height=7, width=7, size="7x7"))
-    for field in ("height", "width", "size"):
+    said = str(refusal(prompt="a circle", height=7, width=7, sizes="7x7"))
+    for field in ("height", "width", "sizes"):
         assert f"`{field}`" in said
 
 
