@@ -77,6 +77,12 @@ def open_refiner(place: str, base: ModelFolder, instance: str, offload: str) -> 
         )
     if offload != "none":
         raise ConfigError(f"{instance}: options `refiner` and `offload` do not go together; drop one.")
+    if not Path(place).expanduser().is_dir():
+        raise LoadError(
+            f"{instance}: option `refiner` is {Path(place).name!r}, which is no folder; name the refiner's"
+            " folder in Diffusers' layout.",
+            instance=instance,
+        )
     folder = RefinerFolder(Path(place).expanduser(), instance)
     folder.check()
     _check_fits(folder, base, instance)

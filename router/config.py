@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from router.devices import spread
 from router.enhancer import EnhanceConfig
-from router.presets import BUILT_IN, RequestPreset
+from router.preset import BUILT_IN, RequestPreset
 from router.sizes import with_sides
 
 SHIPPED_MODEL = "shapes"

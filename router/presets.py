@@ -1,75 +1,16 @@
-"""Presets: settings under one name, those of few-step models above all. A request's own go before them."""
+"""Presets in use: what a request leaves out is filled in. What it says goes before its preset."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Annotated, Any
-
-from pydantic import BaseModel, ConfigDict, Field
+from typing import Any
 
 from router.errors import InvalidRequestError
-
-if TYPE_CHECKING:
-    from router.request import GenerateRequest
+from router.preset import RequestPreset
+from router.request import GenerateRequest, LoraRequest
 
 MAX_NAMED = 20
 """Presets named in a sentence."""
-
-
-class RequestPreset(BaseModel):
-    """`[presets.NAME]` of triptych.toml: fields of the request, and the values they have if left out."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    description: str = ""
-    scheduler: Annotated[str, Field(min_length=1)] | None = None
-    """By any of its names; `trailing`, `leading` or `linspace` behind it is the timesteps' spacing."""
-    num_inference_steps: Annotated[int, Field(ge=1, strict=True)] | None = None
-    guidance_scale: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] | None = None
-    """Left out for a model that has no guidance to scale."""
-    refiner_start: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = None
-
-    @property
-    def fills(self) -> dict[str, Any]:
-        """Field of the request -> the value it has if left out."""
-        return self.model_dump(exclude={"description"}, exclude_none=True)
-
-
-BUILT_IN: Mapping[str, RequestPreset] = MappingProxyType(
-    {
-        "lcm": RequestPreset(
-            description="4 steps, for latent consistency models and their LoRAs",
-            scheduler="lcm",
-            num_inference_steps=4,
-            guidance_scale=1.0,
-        ),
-        "turbo": RequestPreset(
-            description="4 steps without guidance, for SD Turbo and SDXL Turbo",
-            scheduler="euler a trailing",
-            num_inference_steps=4,
-            guidance_scale=0.0,
-        ),
-        "lightning": RequestPreset(
-            description="4 steps without guidance, for SDXL Lightning",
-            scheduler="euler trailing",
-            num_inference_steps=4,
-            guidance_scale=0.0,
-        ),
-        "fast": RequestPreset(
-            description="15 steps, for any model that is not distilled",
-            scheduler="dpm++ 2m karras",
-            num_inference_steps=15,
-        ),
-        "high": RequestPreset(
-            description="40 steps, for any model that is not distilled",
-            scheduler="dpm++ 2m karras",
-            num_inference_steps=40,
-        ),
-    }
-)
-"""Scheduler, spacing and guidance are those of the models' own cards. Turbo was made for 1 to 4 steps,
-Lightning for 2 to 8; 4 leave image-to-image some to do. Those of triptych.toml go before these."""
 
 _JOB_TYPES: Mapping[str, str] = {"sdxl_image_fast": "fast", "sdxl_image_high": "high"}
 
@@ -91,7 +32,8 @@ def with_preset(
     fills = preset.fills
     if "guidance_scale" not in model_fills:
         fills.pop("guidance_scale", None)
-    left_out = {field: value for field, value in fills.items() if getattr(request, field) is None}
+    fills["loras"] = tuple(LoraRequest(**lora) for lora in fills.get("loras", ()))
+    left_out = {field: value for field, value in fills.items() if getattr(request, field) in (None, ())}
     return request.model_copy(update=left_out)
 
 

@@ -12,7 +12,8 @@ from router.capabilities import Capabilities
 from router.config import Limits, ModelConfig
 from router.errors import BackendUnavailableError, InvalidRequestError, NoRouteError, RouterError
 from router.footprint import Estimate
-from router.presets import BUILT_IN, RequestPreset, with_preset
+from router.preset import BUILT_IN, RequestPreset
+from router.presets import with_preset
 from router.reference import settled
 from router.request import GenerateRequest
 from router.room import estimate, fitted

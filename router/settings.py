@@ -19,7 +19,7 @@ from router.legacy import read_legacy
 from router.lora_folders import with_lora_folders
 from router.measured import default_cache
 from router.models import ModelTable, choose_models
-from router.presets import BUILT_IN, RequestPreset
+from router.preset import BUILT_IN, RequestPreset
 from router.variables import SETS, Variables, read_variables, variable
 
 log = logging.getLogger("router")

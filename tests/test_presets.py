@@ -10,7 +10,8 @@ import pytest
 from router.capabilities import Capabilities
 from router.config import InstanceConfig, Limits, ModelConfig, RouterConfig
 from router.errors import InvalidRequestError
-from router.presets import BUILT_IN, RequestPreset, preset_of_job_type, with_preset
+from router.preset import BUILT_IN, RequestPreset
+from router.presets import preset_of_job_type, with_preset
 from router.request import GenerateRequest
 from router.router import BackendRouter
 from router.settings import load_config
@@ -83,6 +84,21 @@ def test_a_model_without_guidance_gets_none_from_a_preset() -> None:
     asked = GenerateRequest.of(prompt="a circle", preset="lightning")
     assert with_preset(asked, BUILT_IN, {"height": 64}).guidance_scale is None
     assert with_preset(asked, BUILT_IN, {"guidance_scale": 3.5}).guidance_scale == 0
+
+
+def test_a_preset_may_name_loras_for_who_names_none() -> None:
+    presets = {"ink": RequestPreset(scheduler="lcm", loras={"lcm-lora": 0.5})}
+    asked = GenerateRequest.of(prompt="a circle", preset="ink")
+    (lora,) = with_preset(asked, presets, {}).loras
+    assert (lora.name, lora.weight) == ("lcm-lora", 0.5)
+    own = GenerateRequest.of(prompt="a circle", preset="ink", loras=[{"name": "oil"}])
+    assert [each.name for each in with_preset(own, presets, {}).loras] == ["oil"]
+
+
+async def test_a_preset_whose_lora_is_not_there_is_refused() -> None:
+    presets = {"ink": RequestPreset(loras={"lcm-lora": 0.5})}
+    with pytest.raises(Exception, match="it has no LoRA 'lcm-lora'"):
+        await served(config().model_copy(update={"presets": presets}), preset="ink")
 
 
 def test_the_job_types_of_an_earlier_system_are_presets() -> None:

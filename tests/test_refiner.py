@@ -181,6 +181,8 @@ async def test_what_is_no_refiner_of_this_model_is_refused_before_loading(
         LoadError, match="'narrow' reads text of width 16, and the model's second encoder writes 32"
     ):
         await make(lanes, base, options={"refiner": str(tmp_path / "narrow")}).probe()
+    with pytest.raises(LoadError, match=r"'xl-refiner.safetensors', which is no folder"):
+        await make(lanes, base, options={"refiner": "models/xl-refiner.safetensors"}).probe()
     with pytest.raises(LoadError, match=r"lacks model_index\.json"):
         await make(lanes, base, options={"refiner": str(tmp_path)}).probe()
 

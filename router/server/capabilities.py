@@ -12,7 +12,8 @@ from router.capabilities import Capabilities
 from router.config import ModelConfig, RouterConfig
 from router.images import FORMATS, Format
 from router.lora import LoraFacts
-from router.presets import RequestPreset, with_preset
+from router.preset import RequestPreset
+from router.presets import with_preset
 from router.request import MAX_PROMPT_CHARACTERS, MAX_SEED, GenerateRequest
 from router.routing import ModelView, effective
 from router.schedulers import scheduler_names
