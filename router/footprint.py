@@ -227,6 +227,9 @@ def _larger(one: Peak | None, other: Peak | None) -> Peak | None:
 
 def _largest_run(sizes: list[tuple[int, int]], limit: int | None) -> int:
     """The most bytes of a run of at most `limit` rows, of (rows, bytes of each) that are there."""
+    if len(sizes) == 1:
+        ((rows, row_bytes),) = sizes
+        return row_bytes * (rows if limit is None else min(rows, limit))
     if limit is None or sum([rows for rows, _ in sizes]) <= limit:
         return sum([rows * row_bytes for rows, row_bytes in sizes])
     total, left = 0, limit

@@ -93,8 +93,14 @@ class Lease:
 
     def timings(self, route_s: float = 0.0) -> Timings:
         """Of its stages, as far as it came; `route_s` was spent before it was made."""
+        ended = self._pool.clock() if self.ended_at is None else self.ended_at
+        admitted = ended if self.admitted_at is None else self.admitted_at
+        loaded = ended if self.loaded_at is None else self.loaded_at
         return Timings(
-            route_s=route_s, **{f"{stage}_s": ended - began for stage, began, ended in self.stages()}
+            route_s=route_s,
+            queued_s=admitted - self.created_at,
+            load_s=loaded - admitted,
+            generate_s=ended - loaded,
         )
 
     def stages(self) -> Iterator[tuple[str, float, float]]:

@@ -97,7 +97,7 @@ class Recording:
         request, result, lease = self.request, self.result, self.lease
         timings = result.timings if result else self._timings_so_far()
         seconds = self._recorder.clock() - self._began
-        warnings = self._warnings | self._slow(seconds)
+        slow = self._slow(seconds)
         instance = None if lease is None else lease.slot.instance
         return Record(
             request_id=self.id,
@@ -120,8 +120,8 @@ class Recording:
             timings=timings,
             seconds=seconds,
             similarity=self._similarity,
-            warnings=tuple(warnings),
-            notes=(*(result.notes if result else ()), *self._slow(seconds).values()),
+            warnings=(*self._warnings, *slow),
+            notes=(*(result.notes if result else ()), *slow.values()),
         )
 
     def _timings_so_far(self) -> Timings:
