@@ -57,6 +57,8 @@ def seen(config: RouterConfig) -> dict[str, Any]:
 def test_every_name_that_users_typed_is_known_once_and_leads_to_one_that_is() -> None:
     assert set(TYPED.split()) == RENAMED.keys() | REPLACED.keys()
     assert not RENAMED.keys() & REPLACED.keys()
+    told = (Path(__file__).parent.parent / "docs/environment.md").read_text(encoding="utf-8")
+    assert [name for name in TYPED.split() if f"`{name}`" not in told] == []
     assert set(RENAMED.values()) <= {variable(name) for name in SETS}
 
 

@@ -77,7 +77,14 @@ def test_the_configuration_is_read(folder: Path) -> None:
 def test_every_variable_and_key_is_in_the_reference() -> None:
     rows = "\n".join(line for line in README.splitlines() if line.startswith("| "))
     assert [name for name in SETS if f"`{variable(name)}`" not in rows] == []
-    sections = set(RouterConfig.model_fields) - {"models", "sources", "limits", "breaker", "device_memory"}
+    sections = set(RouterConfig.model_fields) - {
+        "models",
+        "sources",
+        "legacy",
+        "limits",
+        "breaker",
+        "device_memory",
+    }
     keys = {
         *sections,
         *(f"limits.{key}" for key in type(RouterConfig.model_fields["limits"].default).model_fields),
