@@ -105,7 +105,7 @@ class GenerateRequest(BaseModel):
     preset: _Name | None = None
     """A configured or built-in set of scheduler, steps and guidance, for those that are left out."""
     scheduler: _Name | None = None
-    """A Diffusers class, with or without `Scheduler` at its end, or a usual name: `dpm++ 2m karras`, `lcm`."""
+    """A Diffusers class, with or without `Scheduler` at its end, or its usual name: `dpm++ 2m`, `lcm`."""
     refiner_start: Annotated[_Number, Field(gt=0, le=1)] | None = None
     """The share of the steps after which the model's refiner goes on; 1 leaves it out."""
     loras: Annotated[tuple[LoraRequest, ...], Field(max_length=MAX_LORAS)] = ()

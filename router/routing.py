@@ -168,9 +168,9 @@ def check_limits(request: GenerateRequest, limits: Limits) -> None:
         ("true_cfg_scale", request.true_cfg_scale, limits.max_guidance),
         ("num_images_per_prompt", request.num_images_per_prompt, limits.max_images),
     )
-    for field, value, most in asked:
+    for name, value, most in asked:
         if value is not None and value > most:
-            raise _too_much(field, value, most)
+            raise _too_much(name, value, most)
 
 
 def beyond_size_limits(request: GenerateRequest, limits: Limits) -> InvalidRequestError | None:
