@@ -1,19 +1,14 @@
-"""What remembering text encodings and enhanced prompts would bring, and brings: ratios of one run.
+"""What remembering text encodings would bring: a trial, of which nothing is in production.
 
-    .venv/bin/python scripts/features_prompts.py --only embeddings   # text encodings, as a trial
-    .venv/bin/python scripts/features_prompts.py --only enhancement  # a local text-generation model
-
-Text encodings are not remembered in production: the trial here is what was measured before deciding.
+The text encoders' share of a picture in plain Diffusers, and pictures of an instance with and without a
+memory of every encoding. docs/prompts.md tells what was found and decided.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
-import json
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -24,16 +19,12 @@ import torch
 from diffusers import StableDiffusionPipeline
 from transformers import CLIPTextConfig, CLIPTextModel
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
 from backends import _pipeline, _shipped
 from backends._stand_in import StandIn
 from backends.diffusers import DiffusersBackend
-from router.config import InstanceConfig, ModelConfig, RouterConfig
-from router.enhancer import EnhanceConfig
+from router.config import InstanceConfig
 from router.lane import Lane
 from router.request import GenerateRequest
-from router.router import BackendRouter
 from router.types import ignore_event
 from scripts import mid_model
 from scripts.machine import machine
@@ -125,47 +116,6 @@ def _row(what: str, seconds: dict[bool, list[float]]) -> dict[str, Any]:
     return {"what": what, "plain_s": plain, "kept_s": kept, "ratio": plain / kept, "runs": runs}
 
 
-async def enhancement(repeats: int) -> list[dict[str, Any]]:
-    """A picture of the fake backend with a new prompt each time, and with one that is known."""
-    with tempfile.TemporaryDirectory() as folder:
-        config = EnhanceConfig(kind="transformers", source=str(_writer(Path(folder))), max_tokens=60)
-        fake = ModelConfig(name="m", instances=(InstanceConfig(name="m/fake", backend="fake"),))
-        router_config = RouterConfig(models=(fake,), default_model="m", enhance=config)
-        seconds: dict[bool, list[float]] = {False: [], True: []}
-        async with BackendRouter(router_config) as router:
-            await router.generate(prompt="warm", enhance=True)
-            for index in range(repeats):
-                for known in (False, True):
-                    started = time.perf_counter()
-                    await router.generate(prompt=f"a red circle {index}", enhance=True)
-                    seconds[known].append(time.perf_counter() - started)
-            found = router.statistics().enhancements
-    return [
-        _row("a 14-million-parameter GPT-2, 60 tokens", seconds),
-        {"what": "answers", "counts": repr(found)},
-    ]
-
-
-def _writer(folder: Path) -> Path:
-    """A text-generation model of the size of a small prompt writer, with random weights."""
-    import shutil
-
-    from transformers import GPT2Config, GPT2LMHeadModel
-
-    from tests.pipeline_layout import TOKENIZERS
-
-    vocabulary = json.loads((TOKENIZERS / "clip" / "vocab.json").read_text())
-    torch.manual_seed(0)
-    model = GPT2LMHeadModel(GPT2Config(vocab_size=len(vocabulary), n_embd=384, n_layer=8, n_head=6))
-    words = {index for text, index in vocabulary.items() if text.isascii() and text[:1].isalpha()}
-    with torch.no_grad():
-        for index in set(vocabulary.values()) - words:
-            model.get_output_embeddings().weight[index] = 0
-    model.save_pretrained(folder)
-    shutil.copytree(TOKENIZERS / "clip", folder, dirs_exist_ok=True)
-    return folder
-
-
 def _large(folder: Path) -> Path:
     """The 78-million-parameter model with the text encoder of Stable Diffusion 1.5."""
     mid_model.TEXT_WIDTH = LARGE_WIDTH
@@ -215,31 +165,14 @@ def _seconds(work: Callable[[], object], repeats: int) -> float:
     return statistics.median(taken[1:])
 
 
-async def measure(only: str | None, repeats: int) -> None:
-    _print("machine", {"machine": machine(), "repeats": repeats})
-    if only in (None, "enhancement"):
-        _print("enhancement", await enhancement(repeats))
-    if only in (None, "embeddings"):
-        shapes = Path(_shipped.resolve("shipped:shapes"))
-        with tempfile.TemporaryDirectory() as folder:
-            large = await asyncio.to_thread(_large, Path(folder))
-            found = await asyncio.to_thread(shares, large, 256, repeats)
-            _print("embeddings, 78 M denoiser at 256x256 with CLIP ViT-L/14", found)
-        _print("embeddings, shipped model", await asyncio.to_thread(shares, shapes, 128, repeats))
-        _print("embeddings, shipped model, 8 at a time", await embeddings(repeats, shapes, 128, 8, 8))
-
-
-def _print(what: str, found: object) -> None:
-    print(json.dumps({what: found}), flush=True)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--only", choices=("embeddings", "enhancement"))
-    parser.add_argument("--repeats", type=int, default=5)
-    asked = parser.parse_args()
-    asyncio.run(measure(asked.only, asked.repeats))
-
-
-if __name__ == "__main__":
-    main()
+async def measure(repeats: int) -> dict[str, Any]:
+    shapes = Path(_shipped.resolve("shipped:shapes"))
+    with tempfile.TemporaryDirectory() as folder:
+        large = await asyncio.to_thread(_large, Path(folder))
+        large_shares = await asyncio.to_thread(shares, large, 256, repeats)
+    return {
+        "machine": machine(),
+        "shares, shipped model": await asyncio.to_thread(shares, shapes, 128, repeats),
+        "shares, 78 M denoiser at 256x256 with CLIP ViT-L/14": large_shares,
+        "kept, shipped model, 8 at a time": await embeddings(repeats, shapes, 128, 8, 8),
+    }
