@@ -61,6 +61,10 @@ def capabilities(
     )
 
 
+_UPSCALERS = ("StableDiffusionUpscalePipeline", "StableDiffusionLatentUpscalePipeline")
+"""What would pass for text-to-image, and is not."""
+
+
 def row_limit(found: Capabilities) -> int:
     """Rows of a run that the device's memory holds at the model's own size; 1 to `MOST_ROWS`."""
     if found.device_memory_bytes is None:
@@ -76,6 +80,11 @@ def _pipeline_class(folder: ModelFolder) -> Any:
     if kind is None:
         raise LoadError(
             f"The model's pipeline class {name!r} is not one of diffusers {diffusers.__version__}."
+        )
+    if name in _UPSCALERS:
+        raise LoadError(
+            f"A {name} makes pictures larger, which is not served by Diffusers here; configure a network with"
+            " the backend `spandrel`."
         )
     return kind
 

@@ -151,6 +151,14 @@ async def test_settings_that_make_no_sense_are_refused(x4: Path) -> None:
                 await router.upscale(painted(8, 8), model="large")
 
 
+async def test_diffusers_own_upscalers_are_refused_and_not_taken_for_painters(model_folder: Path) -> None:
+    index = model_folder / "model_index.json"
+    index.write_text(index.read_text().replace("StableDiffusionPipeline", "StableDiffusionUpscalePipeline"))
+    async with BackendRouter(config(model_folder, "diffusers")) as router:
+        with pytest.raises(LoadError, match="makes pictures larger"):
+            await router.upscale(painted(8, 8), model="large")
+
+
 # --- which model, and Lanczos
 
 
