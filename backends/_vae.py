@@ -87,7 +87,8 @@ def plan(
     Tiles and slices are chosen by the memory that the device has beside the weights, where that is known.
     """
     half = math.inf
-    if found.device_memory_bytes is not None:
+    is_usual = folder.config("vae").get("_class_name") == "AutoencoderKL"
+    if found.device_memory_bytes is not None and is_usual:
         half = max(0, found.device_memory_bytes - found.footprint.weights_bytes) / 2
     picture_bytes = found.footprint.decode_bytes_per_pixel
     side = _tile_side(half, picture_bytes) if options.vae_tiling == "auto" else None
@@ -122,12 +123,18 @@ def planned(found: Capabilities, plan: VaePlan, folder: ModelFolder, pictures: i
 
 def check(options: VaeOptions, folder: ModelFolder, instance: str) -> None:
     """Raise `ConfigError` for what the model's VAE cannot do."""
-    name = folder.config("vae").get("_class_name")
-    kind = getattr(diffusers, str(name), None)
-    for option in ("tiling", "slicing"):
-        if getattr(options, f"vae_{option}") is True and not hasattr(kind, f"enable_{option}"):
+    wanted = [name for name in ("tiling", "slicing") if getattr(options, f"vae_{name}") is True]
+    if not wanted:
+        return
+    config = folder.config("vae")
+    kind: Any = getattr(diffusers, str(config.get("_class_name")), type(None))
+    with torch.device("meta"):
+        made = kind.from_config(config) if hasattr(kind, "from_config") else None
+    for name in wanted:  # all classes have `enable_tiling`, and some raise in it
+        if not hasattr(made, f"use_{name}"):
             raise ConfigError(
-                f"{instance}: option `vae_{option}` is true, but a {name} has no {option}; drop it."
+                f"{instance}: option `vae_{name}` is true, but the VAE, a {kind.__name__}, has no {name};"
+                " drop it."
             )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,15 @@ async def test_tiles_and_slices_begin_where_memory_gets_short(model_folder: Path
     assert shorter.notes() == ("VAE in tiles above 512 pixels a side", "VAE one picture at a time")
     kept = planned(model_folder, found, weights, vae_tiling=False, vae_slicing=False)
     assert kept == VaePlan(torch.float32)
+
+
+@pytest.mark.parametrize("name", ["tiling", "slicing"])
+def test_what_a_vae_cannot_do_is_refused(name: str, model_folder: Path) -> None:
+    file = model_folder / "vae" / "config.json"
+    file.write_text(json.dumps({"_class_name": "VQModel"}))
+    with pytest.raises(ConfigError, match=f"`vae_{name}` is true, but the VAE, a VQModel, has no {name}"):
+        _vae.check(VaeOptions(**{f"vae_{name}": True}), ModelFolder(model_folder, "m"), "m")
+    _vae.check(VaeOptions(), ModelFolder(model_folder, "m"), "m")
 
 
 async def test_large_pictures_are_decoded_in_tiles_and_small_ones_whole(
