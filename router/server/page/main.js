@@ -8,6 +8,7 @@ import { Form } from "./form.js";
 import { Instances, serviceLine } from "./instances.js";
 import { submit } from "./job.js";
 import { Key } from "./key.js";
+import { Larger, paints, runOf } from "./larger.js";
 import { Model } from "./model.js";
 import { Store } from "./store.js";
 import { Viewer } from "./viewer.js";
@@ -24,12 +25,14 @@ const form = new Form(() => askSoon(), api);
 const viewer = new Viewer({
   again: (run, seed) => useAgain({ ...run, fields: { ...run.fields, seed, num_images_per_prompt: 1 } }),
   start: (blob) => form.source.take(blob),
+  larger: (run, blob) => larger.make(run, blob),
   remove: (run, index) => feed.removePicture(run, index),
 });
 const feed = new Feed(api, await Store.open(), {
   open: (run, index) => viewer.open(feed.runs, run, index),
   again: (run) => useAgain(run),
 });
+const larger = new Larger(api, (run) => feed.add(run));
 const generate = byId("generate", HTMLButtonElement);
 const settings = byId("settings", HTMLDetailsElement);
 const service = byId("service", HTMLButtonElement);
@@ -48,10 +51,11 @@ async function poll() {
   try {
     const { models, limits, default_model, enhancer } = await api.capabilities();
     form.offer(
-      models.map((model) => new Model(model, limits)),
+      models.filter(paints).map((model) => new Model(model, limits)),
       default_model,
       enhancer,
     );
+    larger.offer(models);
     const all = models.flatMap((model) => model.instances);
     instances.show("everyone", all);
     showInstances();
@@ -117,18 +121,7 @@ async function send() {
   const fields = form.read();
   const source = form.source.kept;
   const job = await submit(api, { ...fields, ...(await form.source.pictures()) });
-  /** @type {Run} */
-  const run = {
-    id: job.id,
-    createdAt: Date.now(),
-    state: "underway",
-    fields,
-    source,
-    pictures: [],
-    facts: null,
-    failure: "",
-  };
-  await feed.add(run);
+  await feed.add(runOf(job.id, fields, source));
 }
 
 /** @param {Run} run */

@@ -20,6 +20,7 @@
  * @property {number | null} max_side
  * @property {Size[]} profiles if any, only these sizes
  * @property {string[]} schedulers
+ * @property {number[]} scales how many times larger it makes a picture, if it does
  * @property {Lora[]} lora_facts
  * @property {string[]} scheduler_names
  * @property {Record<string, string>} cannot task or field -> why this instance does not do it
@@ -36,6 +37,7 @@
  * @typedef {object} ModelDocument
  * @property {string} name
  * @property {string} description
+ * @property {string[]} tasks
  * @property {Defaults} defaults
  * @property {(Size & {ratio: string, preset: string})[]} sizes
  * @property {import("./preset.js").PresetDocument[]} presets

@@ -1,5 +1,6 @@
 // Source: the picture to start from; dropped, pasted, chosen, or taken from an earlier run.
 
+import { base64 } from "./base64.js";
 import { byId } from "./element.js";
 import { accept, refuse } from "./field.js";
 import { Mask } from "./mask.js";
@@ -105,11 +106,11 @@ export class Source {
     const { width, height } = this.#size;
     const canvas = new OffscreenCanvas(width, height);
     this.#draw(canvas);
-    const image = await base64(canvas);
+    const image = await textOf(canvas);
     if (!this.hasMask) return { image };
     return {
       image,
-      mask_image: await base64(this.mask.picture(width, height, this.#placement(width, height))),
+      mask_image: await textOf(this.mask.picture(width, height, this.#placement(width, height))),
     };
   }
 
@@ -122,7 +123,7 @@ export class Source {
     const { width, height } = this.#size;
     const canvas = new OffscreenCanvas(width, height);
     canvas.getContext("2d", { alpha: false });
-    const image = await base64(canvas);
+    const image = await textOf(canvas);
     return this.hasMask ? { image, mask_image: image } : { image };
   }
 
@@ -213,16 +214,7 @@ export class Source {
   }
 }
 
-/**
- * @param {OffscreenCanvas} canvas
- * @returns {Promise<string>}
- */
-async function base64(canvas) {
-  const blob = await canvas.convertToBlob({ type: "image/png" });
-  const bytes = new Uint8Array(await blob.arrayBuffer());
-  let text = "";
-  for (let start = 0; start < bytes.length; start += 0x8000) {
-    text += String.fromCharCode(...bytes.subarray(start, start + 0x8000));
-  }
-  return btoa(text);
+/** @param {OffscreenCanvas} canvas */
+async function textOf(canvas) {
+  return base64(await canvas.convertToBlob({ type: "image/png" }));
 }

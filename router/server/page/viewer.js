@@ -10,6 +10,7 @@ import { details, fileName } from "./words.js";
  * @typedef {object} Wishes what can be done with the picture that is shown
  * @property {(run: Run, seed: number) => void} again
  * @property {(blob: Blob) => void} start
+ * @property {(run: Run, blob: Blob) => void} larger
  * @property {(run: Run, index: number) => void} remove
  */
 
@@ -33,6 +34,7 @@ export class Viewer {
     this.#on("viewer-right", () => this.#show(this.#at + 1));
     this.#on("viewer-again", () => this.#leave(() => this.wishes.again(this.#run, this.#picture.seed)));
     this.#on("viewer-start", () => this.#leave(() => this.wishes.start(this.#picture.blob)));
+    this.#on("viewer-larger", () => this.#leave(() => this.wishes.larger(this.#run, this.#picture.blob)));
     this.#on("viewer-delete", () => this.#leave(() => this.wishes.remove(this.#run, this.#place.index)));
   }
 

@@ -58,9 +58,18 @@ export function summary({ facts, fields }) {
     asked.width && `${asked.width} × ${asked.height}`,
     asked.num_inference_steps && counted(asked.num_inference_steps, "step"),
     asked.guidance_scale != null && `guidance ${asked.guidance_scale}`,
-    asked.exact_copy ? "exact copy" : asked.strength != null && `strength ${asked.strength}`,
+    howNear(asked) || (asked.strength != null && `strength ${asked.strength}`),
     asked.seed != null && `seed ${asked.seed}`,
   ].filter(Boolean);
+}
+
+/**
+ * What becomes of the picture it starts from, where that is no question of strength.
+ * @param {Record<string, any>} asked
+ */
+function howNear({ scale, exact_copy }) {
+  if (scale) return `${scale} times as large`;
+  return exact_copy ? "exact copy" : "";
 }
 
 /**
@@ -88,7 +97,7 @@ export function details({ facts, fields }, seed) {
     ["Steps", asked.num_inference_steps],
     ["Guidance", asked.guidance_scale],
     ["True guidance", asked.true_cfg_scale],
-    ["Reference", asked.exact_copy ? "exact copy" : ""],
+    ["Reference", howNear(asked)],
     ["Strength", asked.strength],
     ["Preset", asked.preset],
     ["Scheduler", asked.scheduler],
