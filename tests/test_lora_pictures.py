@@ -11,13 +11,15 @@ import numpy as np
 import pytest
 from diffusers import DiffusionPipeline
 
+from backends import _tasks
 from backends.diffusers import DiffusersBackend
 from router.config import InstanceConfig
 from router.lane import Lane
 from router.request import GenerateRequest
+from router.types import TASKS, Task
 from tests.loras import save_kohya, save_lora
 from tests.miniatures import FAMILIES, SIDE, Family, miniature
-from tests.plain_pipelines import PROMPTS, online, pixels, plain_picture, run_plain
+from tests.plain_pipelines import PROMPTS, mixed_requests, online, pixels, plain_picture, run_plain
 
 Lanes = Callable[[str], Lane]
 Loras = tuple[tuple[str, float], ...]
@@ -116,6 +118,20 @@ async def test_reproducible_requests_with_loras_are_bit_equal_among_neighbours(
     plain = Plain(folder, loras)
     for request, result in list(zip(requests, made, strict=True))[2:]:
         assert np.array_equal(pixels(result.pictures[0].image), plain.picture(request)), request.loras
+
+
+@pytest.mark.parametrize("task", TASKS[1:])
+async def test_every_task_applies_them(
+    task: Task, saved: Callable[[Family], Path], miniatures: Path, lanes: Lanes
+) -> None:
+    folder, loras = miniature("sdxl", miniatures), saved("sdxl")
+    request = mixed_requests(task, 1, loras=({"name": "a", "weight": 0.7},), reproducible=True)[0]
+    backend = await backend_of(folder, loras, lanes)
+    made = (await online(backend, [request_of(SETS[2]), request]))[1]
+    plain = Plain(folder, loras).pipeline
+    plain.set_adapters(["a"], [0.7])
+    pipeline = _tasks.with_components_of(_tasks.pipeline_classes(type(plain))[task], plain)
+    assert np.array_equal(pixels(made.pictures[0].image), run_plain(pipeline, request))
 
 
 async def test_equal_sets_share_ticks_and_others_do_not(
