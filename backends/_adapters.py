@@ -92,10 +92,11 @@ class Adapters:
         Who comes first is served first, so that nobody waits for ever while others use all there is room for.
         """
         names = [name for name, _ in loras]
-        async with self._turn:
-            for name in names:
-                await self._load(name, names)
-            self._users.update(names)
+        if names:  # who asks for none waits for nobody's
+            async with self._turn:
+                for name in names:
+                    await self._load(name, names)
+                self._users.update(names)
         try:
             yield
         finally:
