@@ -153,8 +153,10 @@ class GenerateRequest(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _read_size(cls, given: Any) -> Any:
+        if not isinstance(given, dict) or given.keys().isdisjoint(("size", "aspect_ratio")):
+            return given
         try:
-            return with_sides(given) if isinstance(given, dict) else given
+            return with_sides(given)
         except SizeError as exc:
             raise InvalidRequestError(str(exc), param=exc.param) from exc
 
