@@ -17,7 +17,9 @@ from router.settings import load_config
 from router.variables import SETS, variable
 from tests.services import serving
 
-README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+REFERENCE = (ROOT / "docs/configuration.md").read_text(encoding="utf-8")
 
 
 def blocks(language: str) -> list[str]:
@@ -75,7 +77,7 @@ def test_the_configuration_is_read(folder: Path) -> None:
 
 
 def test_every_variable_and_key_is_in_the_reference() -> None:
-    rows = "\n".join(line for line in README.splitlines() if line.startswith("| "))
+    rows = "\n".join(line for line in REFERENCE.splitlines() if line.startswith("| "))
     assert [name for name in SETS if f"`{variable(name)}`" not in rows] == []
     sections = set(RouterConfig.model_fields) - {
         "models",
@@ -93,7 +95,8 @@ def test_every_variable_and_key_is_in_the_reference() -> None:
 
 
 def test_local_links_lead_somewhere() -> None:
-    root = Path(__file__).parent.parent
-    links = re.findall(r"\]\((?!https?:)([^)#]+)\)", README)
-    assert links
-    assert [link for link in links if not (root / link).exists()] == []
+    pages = [ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md")]
+    for page in pages:
+        links = re.findall(r"\]\((?!https?:)([^)#\s]+)\)", page.read_text(encoding="utf-8"))
+        assert [link for link in links if not (page.parent / link).exists()] == [], page.name
+    assert len(pages) > 10
