@@ -134,6 +134,10 @@ def test_each_is_listed_with_what_it_was_made_for_and_why_not(
     found = json.dumps(told)
     assert '"name": "ink"' in found
     assert '"size_bytes": 16640' in found
+    refused = triptych("generate", "x", "--lora", "oil")
+    assert refused.exit_code != 0
+    assert "LoRA 'oil' was made for text of width 2048" in refused.output
+    assert "those that fit: ink." in refused.output
 
 
 # --- configured
