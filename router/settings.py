@@ -104,7 +104,7 @@ def _load(path: Path | None, environ: Mapping[str, str], directory: Path) -> Rou
         limits=limits,
         breaker=file.breaker,
         watch=_watch(file.watch, variables, place.parent if place else directory, directory),
-        memory=_memory(file.memory, variables, place.parent if place else directory, environ),
+        memory=_memory(file.memory, variables, place.parent if place else directory, directory, environ),
         enhance=read_enhance(file.enhance, environ, place, directory),
         deadline_s=variables.deadline_s or file.deadline_s,
         device_memory=dict(file.device_memory),
@@ -145,11 +145,13 @@ def _read_file(place: Path) -> tuple[dict[str, Any], _File]:
 
 
 def _memory(
-    memory: MemoryConfig, variables: Variables, folder: Path, environ: Mapping[str, str]
+    memory: MemoryConfig, variables: Variables, folder: Path, directory: Path, environ: Mapping[str, str]
 ) -> MemoryConfig:
-    """The cache folder of the file is relative to it; without one it is the user's."""
-    own = folder / memory.cache.expanduser() if memory.cache else default_cache(environ)
-    return memory.model_copy(update={"cache": own} | variables.given("memory"))
+    """The cache folder of the file is relative to it, the environment's to `directory`; else the user's."""
+    given = variables.given("memory")
+    named, place = (given["cache"], directory) if "cache" in given else (memory.cache, folder)
+    cache = place / named.expanduser() if named else default_cache(environ)
+    return memory.model_copy(update={**given, "cache": cache})
 
 
 def _watch(watch: WatchConfig, variables: Variables, folder: Path, directory: Path) -> WatchConfig:

@@ -13,6 +13,7 @@ from router.errors import NoRouteError
 from router.measured import FILE_NAME
 from router.router import BackendRouter
 from tests.command_line import as_object, configure, triptych
+from tests.configurations import read
 
 PIXELS = 64 * 64
 WEIGHTS = 1_000_000
@@ -128,11 +129,10 @@ def test_the_command_line_shows_what_is_measured(folder: Path, monkeypatch: pyte
 
 
 def test_the_cache_folder_of_the_file_is_relative_to_it(tmp_path: Path) -> None:
-    from tests.configurations import read
-
     text = '[memory]\ncache = "kept"\nidle_unload_s = 300\n'
     config = read(tmp_path, text)
     assert config.memory == MemoryConfig(cache=tmp_path / "kept", idle_unload_s=300)
     config = read(tmp_path, text, idle_unload_s="5", cache="/var/cache/t")
     assert config.memory.cache == Path("/var/cache/t")
     assert config.memory.idle_unload_s == 5
+    assert read(tmp_path, text, cache="here").memory.cache == tmp_path / "here"
