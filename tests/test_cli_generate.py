@@ -121,7 +121,7 @@ def test_json_tells_files_seeds_and_timings(folder: Path):
     assert said["sheet"] == "out.png"
     assert [each["file"] for each in said["pictures"]] == ["out-1.png", "out-2.png"]
     assert [each["parameters"]["seed"] for each in said["pictures"]] == [7, 8]
-    assert {"route_s", "queued_s", "load_s", "generate_s", "encode_s"} == set(said["pictures"][0]["timings"])
+    assert {"route_s", "queued_s", "load_s", "generate_s", "encode_s"} <= set(said["pictures"][0]["timings"])
     assert said["errors"] == []
 
 
