@@ -76,9 +76,7 @@ class Remote:
         )
 
     def _other(self, path: str) -> str:
-        return (
-            f"What answers at {self.url}{path} is no Triptych service, or one of another version."
-        )
+        return f"What answers at {self.url}{path} is no Triptych service, or one of another version."
 
 
 class _Stay(request.HTTPRedirectHandler):

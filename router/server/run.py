@@ -2,8 +2,8 @@
 
 First SIGTERM or SIGINT: `/readyz` says no while the listener still lives, no new work is taken,
 running work is finished, then everything closes and the process exits with 0. What is not finished
-after the grace time is stopped. A second signal ends the process at once. With `exit_on_lost_device` a device that only a
-new process mends ends it in the same way, with exit code 5.
+after the grace time is stopped. A second signal ends the process at once. With `exit_on_lost_device` a
+device that only a new process mends ends it in the same way, with exit code 5.
 """
 
 from __future__ import annotations
