@@ -66,9 +66,10 @@ class Bench:
         }
 
     def eager(self, way: str = "Diffusers, eager") -> None:
+        count = min(PLAIN_BATCH, max(self.counts))
         self._plain(way, 1, 1)
-        self._plain(way, PLAIN_BATCH, 1)
-        self._plain(way, PLAIN_BATCH, PLAIN_BATCH)
+        self._plain(way, count, 1)
+        self._plain(way, count, count)
 
     def compiled(self) -> None:
         undo = compile_blocks(denoiser(self.pipeline)[1])
