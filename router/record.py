@@ -49,15 +49,21 @@ class Record(NamedTuple):
     """One sentence for each warning, and those of the result."""
 
 
-_ELSEWHERE = frozenset({"encode_s"})
-"""Stages that are spent outside the router."""
+_STAGES = tuple(field.name for field in dataclasses.fields(Timings) if field.name != "encode_s")
+"""Those in the router."""
 
 
 def facts_of(record: Record) -> dict[str, Any]:
-    """Plain values, for JSON and for a line of the log; seconds to the microsecond."""
+    """Plain values, for JSON; seconds to the microsecond."""
     facts = record._asdict()
     timings: Timings = facts.pop("timings")
-    stages = [field.name for field in dataclasses.fields(timings) if field.name not in _ELSEWHERE]
-    facts |= {name: round(getattr(timings, name), 6) for name in stages}
-    facts |= {"seconds": round(record.seconds, 6), "began_at": round(record.began_at, 6)}
-    return facts | {"warnings": list(record.warnings), "notes": list(record.notes)}
+    for stage in _STAGES:
+        facts[stage] = round(getattr(timings, stage), 6)
+    facts["seconds"], facts["began_at"] = round(record.seconds, 6), round(record.began_at, 6)
+    facts["warnings"], facts["notes"] = list(record.warnings), list(record.notes)
+    return facts
+
+
+def line_of(record: Record) -> dict[str, Any]:
+    """The same for a line of the log: what is nothing is left out."""
+    return {name: value for name, value in facts_of(record).items() if value}

@@ -9,7 +9,7 @@ from collections import Counter, deque
 from router.breaker import Clock
 from router.config import WatchConfig
 from router.errors import RequestCancelledError
-from router.record import Record, facts_of
+from router.record import Record, line_of
 from router.trace import Trace
 
 log = logging.getLogger("router.requests")
@@ -38,9 +38,9 @@ class Recorder:
         for warning in record.warnings:
             self.warned[warning, record.model, record.instance] += 1
         if record.warnings:
-            log.warning("request ended: %s", " ".join(record.notes), extra=facts_of(record))
+            log.warning("request ended: %s", " ".join(record.notes), extra=line_of(record))
         elif log.isEnabledFor(logging.INFO):
-            log.info("request ended", extra=facts_of(record))
+            log.info("request ended", extra=line_of(record))
 
     async def close(self) -> None:
         """Write the timeline, if there is one; the lanes have ended."""

@@ -10,7 +10,7 @@ import pytest
 
 from router.config import WatchConfig
 from router.errors import GenerateError, InvalidRequestError, ModelNotFoundError, NoRouteError
-from router.record import Record, facts_of
+from router.record import Record, line_of
 from router.request_id import REQUEST_ID
 from router.router import BackendRouter
 from router.server.log import JsonFormatter
@@ -115,7 +115,7 @@ async def test_the_line_in_the_log_holds_all_of_it_and_no_prompt(caplog: pytest.
     (line,) = [each for each in caplog.records if each.name == "router.requests"]
     told = json.loads(JsonFormatter().format(line))
     assert told["message"] == "request ended"
-    assert facts_of(record).items() <= told.items()
+    assert line_of(record).items() <= told.items()
     assert (told["request_id"], told["mode"]) == (record.request_id, "modify")
     assert "Rosebud" not in json.dumps(told)
 
