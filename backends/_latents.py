@@ -7,6 +7,7 @@ numbers are in the file. Packed latents (FLUX: one token for 2x2 cells) are unpa
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +19,7 @@ from router.types import RawImage
 
 FINGERPRINT_SHAPE = (4, 8, 8)
 KEY = "latents"
+_LENGTH_BYTES = 8  # before the header of a safetensors file
 
 _Callback = Callable[[Any, int, Any, dict[str, Any]], dict[str, Any]]
 
@@ -65,5 +67,12 @@ def _file(latents: torch.Tensor, config: Any) -> bytes:
         "scaling_factor": f"{config.scaling_factor}",
         "shift_factor": f"{getattr(config, 'shift_factor', None) or 0.0}",
     }
-    written: bytes = safetensors.torch.save({KEY: latents.cpu().contiguous()}, metadata=facts)
-    return written
+    return _ordered(safetensors.torch.save({KEY: latents.cpu().contiguous()}, metadata=facts))
+
+
+def _ordered(file: bytes) -> bytes:
+    """The library writes metadata in another order each time; equal latents are to be equal files."""
+    end = _LENGTH_BYTES + int.from_bytes(file[:_LENGTH_BYTES], "little")
+    header = json.loads(file[_LENGTH_BYTES:end])
+    text = json.dumps(header, sort_keys=True, separators=(",", ":")).encode()
+    return file[:_LENGTH_BYTES] + text.ljust(end - _LENGTH_BYTES) + file[end:]

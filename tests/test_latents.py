@@ -12,7 +12,7 @@ import safetensors.torch
 import torch
 from safetensors import safe_open
 
-from backends._latents import fingerprint
+from backends._latents import _file, fingerprint
 from router.lane import Lane
 from router.request import GenerateRequest
 from router.types import Picture
@@ -108,6 +108,14 @@ def test_sixteen_channels_become_four_by_the_mean_of_neighbours_and_cells_by_the
 def test_the_fingerprint_of_half_precision_latents_is_pooled_in_full() -> None:
     cells = torch.full((4, 16, 16), 60_000.0).half()  # whose sum passes what half floats hold
     assert set(np.frombuffer(fingerprint(cells), "<f2").tolist()) == {np.float16(60_000).item()}
+
+
+def test_equal_latents_are_equal_files_however_often_they_are_written(miniatures: Path) -> None:
+    config = plain_pipeline(miniature("sd3", miniatures), "text-to-image").vae.config
+    cells = torch.randn(16, 8, 8, generator=torch.Generator().manual_seed(0))
+    files = {_file(cells, config) for _ in range(40)}  # the library's own order is another each time
+    assert len(files) == 1
+    assert torch.equal(safetensors.torch.load(files.pop())["latents"], cells)
 
 
 def test_the_file_holds_one_tensor_and_no_pickle() -> None:
