@@ -135,5 +135,6 @@ def allow_variants() -> None:
 
     The setting is one of the thread's, which is why it is made where the compiler runs.
     """
-    settings = torch._dynamo.config
-    settings.recompile_limit = max(settings.recompile_limit, _LEAST_VARIANTS)
+    settings: Any = torch._dynamo.config
+    name = "recompile_limit" if hasattr(settings, "recompile_limit") else "cache_size_limit"  # torch 2.6
+    setattr(settings, name, max(getattr(settings, name), _LEAST_VARIANTS))
