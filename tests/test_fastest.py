@@ -105,3 +105,9 @@ async def test_an_instance_measures_at_load_and_never_again(
     notes = (await backend.probe()).notes
     assert any("measured at load" in note for note in notes)
     assert any(note.startswith("attention of unet: native, measured: native 1000.00 ms") for note in notes)
+
+
+async def test_loras_are_applied_beside_it(miniatures: Path, lanes: Lanes, tmp_path: Path) -> None:
+    fields = {"options": {"attention": "fastest"}, "row_limit": 2, "lora_folders": (str(tmp_path),)}
+    backend = await loaded(lanes, miniature("sd15", miniatures), **fields)
+    assert (await generate(backend, num_inference_steps=1)).pictures[0].error is None
