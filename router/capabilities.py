@@ -157,6 +157,8 @@ class Capabilities:
         return find_scheduler(request.scheduler, self.schedulers)
 
     def _scheduler_reasons(self, request: GenerateRequest) -> Iterator[str]:
+        if request.scheduler is None and not self.scheduler_steps:
+            return
         named, steps = self.scheduler_of(request), request.num_inference_steps
         if named is None and request.scheduler is not None:
             offered = _list(self.schedulers) if self.schedulers else "none"
@@ -170,7 +172,8 @@ class Capabilities:
                 )
 
     def _feature_reasons(self, request: GenerateRequest) -> Iterator[str]:
-        yield from self.loras.reasons([lora.name for lora in request.loras])
+        if request.loras:
+            yield from self.loras.reasons([lora.name for lora in request.loras])
         yield from self.encoding.reasons(request)
         if request.reproducible and not self.reproducible:
             yield "it cannot promise `reproducible` pictures."

@@ -127,7 +127,21 @@ class Footprint:
     def workspace_bytes(self, demands: Iterable[Demand]) -> int:
         """Bytes beside the weights while all these are worked on."""
         demands = list(demands)
+        if len(demands) == 1:
+            return self.workspace_alone(demands[0])
         return max(self.denoise_bytes(demands), self.decode_bytes(demands))
+
+    def workspace_alone(self, demand: Demand) -> int:
+        """The same for one demand. The router asks this several times for every request: no list is made."""
+        rows, pictures, pixels = demand.rows, demand.pictures, demand.pixels
+        if self.row_limit is not None and rows > self.row_limit:
+            rows = self.row_limit
+        if pictures > self.decode_limit:
+            pictures = self.decode_limit
+        decoded = min(pixels, self.decode_tile_pixels or pixels)
+        return max(
+            rows * pixels * self.row_bytes_per_pixel, pictures * decoded * self.decode_bytes_per_pixel
+        )
 
     def pixels_within(self, free_bytes: int, rows: int) -> int | None:
         """Pixels of one picture of so many rows for which there is room; `None` is not bounded."""

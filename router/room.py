@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 def demand_of(capabilities: Capabilities, request: GenerateRequest, pictures: int | None = None) -> Demand:
     """What all pictures of an effective request ask for, or so many of them."""
     count = request.num_images_per_prompt if pictures is None else pictures
-    return Demand(capabilities.rows_of(request) * count, count, math.prod(_size(request)))
+    height, width = _size(request)
+    return Demand(capabilities.rows_of(request) * count, count, height * width)
 
 
 def estimate(capabilities: Capabilities, request: GenerateRequest, pictures: int | None = None) -> Estimate:
@@ -36,9 +37,13 @@ def fitted(capabilities: Capabilities, request: GenerateRequest) -> GenerateRequ
 
 def memory_reasons(capabilities: Capabilities, request: GenerateRequest) -> Iterator[str]:
     """A reason where not even one picture of the request can ever fit."""
-    needed = estimate(capabilities, request, pictures=1)
-    if needed.fits:
+    budget, footprint = capabilities.device_memory_bytes, capabilities.footprint
+    if budget is None:
         return
+    workspace = footprint.workspace_alone(demand_of(capabilities, request, pictures=1))
+    if footprint.weights_bytes + workspace <= budget:
+        return
+    needed = estimate(capabilities, request, pictures=1)
     largest = largest_size(capabilities, request)
     cure = "no size fits" if largest is None else f"{largest.height}x{largest.width} fits"
     yield (

@@ -229,8 +229,10 @@ def _with_own_scheduler(
     request: GenerateRequest, model: ModelView
 ) -> tuple[GenerateRequest, tuple[str, ...]]:
     """With leave, the model's own scheduler where no instance has the one that is asked for."""
+    if "scheduler" not in request.allow_adjustments:
+        return request, ()
     known = [view.capabilities for view in model.instances if view.capabilities is not None]
-    if "scheduler" not in request.allow_adjustments or any(each.scheduler_of(request) for each in known):
+    if any(each.scheduler_of(request) for each in known):
         return request, ()
     own = model.fills.get("scheduler") or next(
         (each.schedulers[0] for each in known if each.schedulers), None

@@ -117,7 +117,7 @@ class Slot:
 
     def workspace_bytes(self, demand: Demand, room_bytes: int | None) -> int:
         """For all pictures of a request, or what the device has for them: a lane splits what is more."""
-        wanted_bytes = self.footprint.workspace_bytes((demand,))
+        wanted_bytes = self.footprint.workspace_alone(demand)
         if room_bytes is None:
             return wanted_bytes
         return min(wanted_bytes, max(0, room_bytes - (self.weights.bytes or self.footprint.weights_bytes)))
