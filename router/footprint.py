@@ -139,9 +139,7 @@ class Footprint:
         if pictures > self.decode_limit:
             pictures = self.decode_limit
         decoded = min(pixels, self.decode_tile_pixels or pixels)
-        return max(
-            rows * pixels * self.row_bytes_per_pixel, pictures * decoded * self.decode_bytes_per_pixel
-        )
+        return max(rows * pixels * self.row_bytes_per_pixel, pictures * decoded * self.decode_bytes_per_pixel)
 
     def pixels_within(self, free_bytes: int, rows: int) -> int | None:
         """Pixels of one picture of so many rows for which there is room; `None` is not bounded."""
