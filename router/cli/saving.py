@@ -132,6 +132,10 @@ def _print(saved: dict[str, Any]) -> None:
 
 def _facts(saved: dict[str, Any]) -> str:
     parameters, timings = saved["parameters"], saved["timings"]
-    stages = ", ".join(f"{name.removesuffix('_s')} {seconds:.2f} s" for name, seconds in timings.items())
+    stages = ", ".join(
+        f"{name.removesuffix('_s')} {seconds:.2f} s"
+        for name, seconds in timings.items()
+        if seconds or name != "enhance_s"  # few ask for that
+    )
     size = f"{parameters['width']}x{parameters['height']}"
     return f"seed {parameters['seed']}, {size}, made by {saved['instance']} ({stages})"
