@@ -1,6 +1,6 @@
 """What several pictures of one request bring: six at once against six requests, as ratios of one run.
 
-All through the router with the shipped model. "One by one" waits for each picture before the next is asked for.
+All through the router with the shipped model. "One by one" asks for a picture when the last one is there.
 """
 
 from __future__ import annotations
