@@ -6,7 +6,7 @@ ARG PYTHON=3.11
 ARG TRITON=24.12-py3
 
 FROM python:${PYTHON}-slim AS build
-ARG EXTRAS=server,onnx,openvino
+ARG EXTRAS=server,onnx,openvino,lora,prompts,enhance
 ARG TORCH_INDEX=""
 WORKDIR /source
 RUN python -m venv /opt/triptych
