@@ -102,10 +102,12 @@ class MeasuredStore:
         while self._is_unwritten:
             self._is_unwritten = False
             try:
-                self._entries = await asyncio.to_thread(_write, self._file, dict(self._entries))
+                written = await asyncio.to_thread(_write, self._file, dict(self._entries))
             except OSError as exc:
                 self.fault = f"What was measured cannot be kept ({exc.strerror}); correct `memory.cache`."
                 log.warning("%s", self.fault, extra={"file": str(self._file)})
+            else:
+                self._entries = written | self._entries  # what came meanwhile is newer
 
 
 def default_cache(environ: Mapping[str, str]) -> Path | None:

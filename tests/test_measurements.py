@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from router import measured
 from router.config import InstanceConfig, MemoryConfig, ModelConfig, RouterConfig
 from router.errors import NoRouteError
+from router.footprint import Peak, Workspace
 from router.measured import FILE_NAME
 from router.router import BackendRouter
 from tests.command_line import as_object, configure, triptych
@@ -53,6 +56,29 @@ async def test_the_next_process_knows_it_before_it_runs(tmp_path: Path) -> None:
     async with BackendRouter(config_of(tmp_path)) as router:
         assert await row_bytes(router) == (90, ("denoise",))
         assert router._pool.slot("demo").instance.measurements.load_s is not None
+
+
+async def test_what_comes_while_the_file_is_written_is_not_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    conditions, learned = tuple(HOLDS_UNDER.items()), Workspace(denoise=Peak(1, PIXELS, 90 * PIXELS))
+    begun, go_on, write = threading.Event(), threading.Event(), measured._write
+
+    def slowly(*arguments: Any) -> Any:
+        begun.set()
+        assert go_on.wait(5)
+        return write(*arguments)
+
+    monkeypatch.setattr(measured, "_write", slowly)
+    store = measured.MeasuredStore(tmp_path)
+    store.keep(conditions, Workspace(), 1.0)
+    assert await asyncio.to_thread(begun.wait, 5)
+    store.keep(conditions, learned, 1.0)
+    go_on.set()
+    await store.close()
+    known = await measured.MeasuredStore(tmp_path).find(conditions)
+    assert known is not None
+    assert known.workspace == learned
 
 
 @pytest.mark.parametrize("change", [{"model": "abd"}, {"device": "another card"}, {"versions": "torch 3"}])
