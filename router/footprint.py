@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 Stage: TypeAlias = Literal["denoise", "decode"]
 
@@ -47,8 +47,7 @@ class Workspace:
         return Workspace(_larger(self.denoise, other.denoise), _larger(self.decode, other.decode))
 
 
-@dataclass(frozen=True, slots=True)
-class Demand:
+class Demand(NamedTuple):
     """What one request asks of its instance's device while it is worked on."""
 
     rows: int
@@ -80,7 +79,10 @@ class Demands:
             del self._by_pixels[demand.pixels]
 
     def together_with(self, demand: Demand) -> list[Demand]:
-        return [*(each for each in self if each.pixels != demand.pixels), self._changed(demand, 1)]
+        changed = self._changed(demand, 1)
+        if len(self._by_pixels) == (demand.pixels in self._by_pixels):  # no other size is worked on
+            return [changed]
+        return [*(each for each in self if each.pixels != demand.pixels), changed]
 
     def _changed(self, demand: Demand, sign: int) -> Demand:
         held = self._by_pixels.get(demand.pixels)

@@ -31,6 +31,7 @@ class Residency:
         on_settled: OnSettled,
     ) -> None:
         self._slots = slots
+        self._residents = [slot for slot in slots if slot.is_resident]
         self._ledger = ledger
         self._clock = clock
         self._idle_unload_s = idle_unload_s
@@ -59,7 +60,9 @@ class Residency:
     def room_bytes(self, slot: Slot) -> int | None:
         """What this instance can have of its device, weights included: all that residents leave."""
         budget = self._ledger.budget_bytes(slot.device)
-        return None if budget is None else budget - sum(map(_weights_bytes, self._residents_beside(slot)))
+        if budget is None or not self._residents:
+            return budget
+        return budget - sum(map(_weights_bytes, self._residents_beside(slot)))
 
     def check_possible(self, slot: Slot) -> None:
         """What no eviction makes room for would wait for ever, and everything younger behind it.
@@ -77,7 +80,7 @@ class Residency:
         )
 
     def _residents_beside(self, slot: Slot) -> list[Slot]:
-        return [each for each in self._slots if _holds_for_ever(each, slot.device) and each is not slot]
+        return [each for each in self._residents if _holds_for_ever(each, slot.device) and each is not slot]
 
     # Actions.
 
@@ -162,7 +165,7 @@ def _may_go(slot: Slot) -> bool:
 
 
 def _holds_for_ever(slot: Slot, device: str) -> bool:
-    return slot.is_resident and slot.instance.capabilities is not None and slot.device == device
+    return slot.instance.capabilities is not None and slot.device == device
 
 
 def _weights_bytes(slot: Slot) -> int:
