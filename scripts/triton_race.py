@@ -108,7 +108,7 @@ async def race(work: Path, server: Server, rounds: int) -> dict[str, Any]:
         equal = await _pictures(routers)
         found["equal"] = {name: picture == equal[DIRECT] for name, picture in equal.items()}
         found["one"] = await _rounds(routers, server, one_stream(SIDE), rounds)
-        found["mixed"] = await _rounds(routers, server, mixed(SIDE, 16), max(3, rounds // 4))
+        found["mixed"] = await _rounds(routers, server, mixed(SIDE, 16), rounds)
     return found
 
 
