@@ -15,13 +15,14 @@ from typing import Any
 import torch
 
 from backends._building import BUILDING
-from backends._errors import forget_frames, losses_heard
+from backends._errors import forget_frames, is_out_of_memory, losses_heard
 from backends._gather import Gathering
 from backends._lora_file import LoraTensors, inject, read_lora
 from backends._module_adapters import ModuleAdapters
 from backends._stand_in import MakesCalls
 from backends._thread import on_a_thread_of_its_own
-from router.errors import DeviceLostError, InvalidRequestError, RouterError
+from router.cause import log_cause
+from router.errors import DeviceLostError, InvalidRequestError, MemoryBudgetError, RouterError
 from router.lane import Lane
 from router.lora import Lora, LoraError, find_loras
 from router.lora_names import DENOISERS, TEXT_ENCODERS
@@ -127,9 +128,7 @@ class Adapters:
         except (RouterError, asyncio.CancelledError):
             raise
         except Exception as exc:
-            log.warning("LoRA %r: %s", name, exc, extra={"instance": self._instance})
-            forget_frames(exc)
-            raise self._refusal(name, f"could not be loaded ({type(exc).__name__})") from exc
+            raise self._failure(name, exc) from exc
         seconds = time.perf_counter() - started
         self._load_s += seconds
         facts = {"instance": self._instance, "seconds": seconds, "bytes": self._loaded[name].size_bytes}
@@ -144,6 +143,17 @@ class Adapters:
             else:
                 self._freed.clear()
                 await self._freed.wait()
+
+    def _failure(self, name: str, exc: Exception) -> RouterError:
+        """What the libraries raised: a file they cannot use is the request's fault, want of memory is not."""
+        log_cause(log, "a LoRA could not be loaded", exc, self._instance)
+        forget_frames(exc)
+        if is_out_of_memory(exc):
+            return MemoryBudgetError(
+                f"{self._instance} found too little device memory to load LoRA {name!r}; come again later,"
+                " or lower its option `loaded_loras`."
+            )
+        return self._refusal(name, f"could not be loaded ({type(exc).__name__})")
 
     def _refusal(self, name: str, what: str) -> InvalidRequestError:
         return InvalidRequestError(

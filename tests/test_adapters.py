@@ -17,9 +17,10 @@ from diffusers import DiffusionPipeline
 from peft import LoraConfig
 from safetensors.torch import load_file, save_file
 
+from backends import _adapters
 from backends.diffusers import DiffusersBackend
 from router.config import InstanceConfig
-from router.errors import InvalidRequestError
+from router.errors import InvalidRequestError, MemoryBudgetError
 from router.lane import Lane
 from router.request import GenerateRequest
 from router.types import Generated
@@ -176,6 +177,24 @@ async def test_a_file_that_changed_since_the_probe_is_refused_and_changes_nothin
     assert not backend.adapters.statistics().loaded
     assert (await generate(backend)).pictures[0].image == before.pictures[0].image
     save_file(kept, folder / "a.safetensors")
+    assert (await generate(backend, "a")).pictures[0].image
+
+
+async def test_want_of_memory_is_no_fault_of_the_request(
+    four: Path, miniatures: Path, lanes: Lanes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = await loaded(instance(miniatures, four), lanes)
+    inject = _adapters.inject
+
+    def full(*arguments: Any) -> None:
+        inject(*arguments)
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(_adapters, "inject", full)
+    with pytest.raises(MemoryBudgetError, match="too little device memory to load LoRA 'a'"):
+        await generate(backend, "a")
+    assert not backend.adapters.statistics().loaded
+    monkeypatch.undo()
     assert (await generate(backend, "a")).pictures[0].image
 
 
