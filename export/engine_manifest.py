@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from export.engine_settings import Hardware
 from export.engines import PlannedEngine
 from router.errors import LoadError
-from router.findings import first_finding
 from router.manifest import FileRecord, Manifest, ProfileRecord, TensorRecord
+from router.versioned import VersionedFile
 
 FILE_NAME: Final = "engines.json"
 SCHEMA_VERSION: Final = 1
+
+_FILE: Final = VersionedFile(
+    FILE_NAME,
+    SCHEMA_VERSION,
+    absent="name a folder that `python -m export.to_tensorrt` wrote",
+    again="build the engines again",
+)
 
 _Sha256: TypeAlias = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 _Inside: TypeAlias = Annotated[str, Field(pattern=r"^\w+/[\w-]+\.plan$")]
@@ -110,20 +116,10 @@ class EngineManifest(_Record):
     @classmethod
     def read(cls, folder: Path) -> EngineManifest:
         """Read and check what it says, not the files. Raises `LoadError`."""
-        raw = _read_json(folder)
-        version = raw.get("schema_version", SCHEMA_VERSION) if isinstance(raw, dict) else SCHEMA_VERSION
-        if isinstance(version, int) and version > SCHEMA_VERSION:
-            raise LoadError(
-                f"{FILE_NAME} of {folder.name!r} has schema_version {version}, this Triptych reads"
-                f" {SCHEMA_VERSION}; update Triptych or build the engines again."
-            )
-        try:
-            return cls.model_validate(raw)
-        except ValidationError as exc:
-            raise LoadError(f"{FILE_NAME} of {folder.name!r}: {first_finding(exc, cls)}") from exc
+        return _FILE.read(cls, folder)
 
     def write(self, folder: Path) -> None:
-        (folder / FILE_NAME).write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        _FILE.write(self, folder)
 
     def described(self) -> dict[str, Any]:
         """What was built, as an object for a program."""
@@ -200,18 +196,6 @@ class EngineManifest(_Record):
             return machine.compute_capability >= (8, 0)
         same = machine.compute_capability == self.machine.compute_capability
         return same and (self.hardware == "same-compute-capability" or machine.gpu == self.machine.gpu)
-
-
-def _read_json(folder: Path) -> Any:
-    try:
-        return json.loads((folder / FILE_NAME).read_text(encoding="utf-8"))
-    except OSError as exc:
-        raise LoadError(
-            f"{folder.name!r} has no readable {FILE_NAME}; name a folder that `python -m export.to_tensorrt`"
-            " wrote."
-        ) from exc
-    except ValueError as exc:
-        raise LoadError(f"{FILE_NAME} of {folder.name!r} is not JSON; build the engines again.") from exc
 
 
 def _numbers(version: str) -> tuple[int, ...]:

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Final, Literal, TypeAlias, get_args
+from typing import Annotated, Final, Literal, TypeAlias, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from router.errors import LoadError
-from router.findings import first_finding
 from router.types import ShapeProfile
+from router.versioned import VersionedFile
 
 FILE_NAME = "manifest.json"
 SCHEMA_VERSION: Final = 1
+
+_FILE: Final = VersionedFile(
+    FILE_NAME,
+    SCHEMA_VERSION,
+    absent="name the folder of an export, or export again",
+    again="export the model again",
+)
 
 _Count: TypeAlias = Annotated[int, Field(ge=1)]
 _Sha256: TypeAlias = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -148,20 +153,10 @@ class Manifest(_Record):
     @classmethod
     def read(cls, folder: Path) -> Manifest:
         """Read and check what it says, not the files. Raises `LoadError`."""
-        raw = _read_json(folder)
-        version = raw.get("schema_version", SCHEMA_VERSION) if isinstance(raw, dict) else SCHEMA_VERSION
-        if isinstance(version, int) and version > SCHEMA_VERSION:
-            raise LoadError(
-                f"{FILE_NAME} of {folder.name!r} has schema_version {version}, this Triptych reads"
-                f" {SCHEMA_VERSION}; update Triptych or export the model again."
-            )
-        try:
-            return cls.model_validate(raw)
-        except ValidationError as exc:
-            raise LoadError(f"{FILE_NAME} of {folder.name!r}: {first_finding(exc, cls)}") from exc
+        return _FILE.read(cls, folder)
 
     def write(self, folder: Path) -> None:
-        (folder / FILE_NAME).write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        _FILE.write(self, folder)
 
     def check_sizes(self, folder: Path) -> list[str]:
         """One sentence for each file that is missing or has another size. Reads none of them."""
@@ -172,17 +167,6 @@ class Manifest(_Record):
         """One sentence for each file that is not as it was. Reads them all: slow, and blocks."""
         sentences = (_wrong(folder, name, record) for name, record in self.files.items())
         return [sentence for sentence in sentences if sentence]
-
-
-def _read_json(folder: Path) -> Any:
-    try:
-        return json.loads((folder / FILE_NAME).read_text(encoding="utf-8"))
-    except OSError as exc:
-        raise LoadError(
-            f"{folder.name!r} has no readable {FILE_NAME}; name the folder of an export, or export again."
-        ) from exc
-    except ValueError as exc:
-        raise LoadError(f"{FILE_NAME} of {folder.name!r} is not JSON; export the model again.") from exc
 
 
 def _wrong(folder: Path, name: str, record: FileRecord) -> str | None:
