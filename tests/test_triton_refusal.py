@@ -33,7 +33,7 @@ def refused(url: str, **options: Any) -> str:
         ("grpc://gpu-1:99999/demo", "host or port cannot be read"),
         ("grpc://[::1:8001/demo", "host or port cannot be read"),
         ("http://gpu-1:8000/demo", "Triton's HTTP port; give its gRPC port"),
-        ("unix:///tmp/socket", "lacks its scheme"),
+        ("unix:///socket", "lacks its scheme"),
         ("grpc://:8001/demo", "names no host"),
         ("grpc://gpu-1:8001", "names no model; write it behind the port"),
         ("grpc://gpu-1:8001/demo/1", "more than one model"),
