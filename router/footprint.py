@@ -72,11 +72,10 @@ class Demands:
         self._by_pixels[demand.pixels] = self._changed(demand, 1)
 
     def remove(self, demand: Demand) -> None:
-        left = self._changed(demand, -1)
-        if left.pictures:
-            self._by_pixels[demand.pixels] = left
-        else:
+        if self._by_pixels[demand.pixels] == demand:
             del self._by_pixels[demand.pixels]
+        else:
+            self._by_pixels[demand.pixels] = self._changed(demand, -1)
 
     def together_with(self, demand: Demand) -> list[Demand]:
         changed = self._changed(demand, 1)
@@ -95,7 +94,8 @@ class Demands:
 class Footprint:
     """Bytes an instance takes on its device: at rest, and while it works.
 
-    A lane runs one thing at a time, so that of two stages the larger counts, not their sum.
+    A lane runs one thing at a time, so that of two stages the larger counts, not their sum, unless they are
+    `overlapped`.
     """
 
     weights_bytes: int
@@ -111,6 +111,8 @@ class Footprint:
     """Most pictures decoded in one run."""
     decode_tile_pixels: int | None = None
     """Pixels of a tile, where the VAE decodes tile by tile; `None` decodes whole pictures."""
+    overlapped: bool = False
+    """Whether pictures are decoded beside the next denoiser's runs, so that both stages count."""
 
     def denoise_bytes(self, demands: Iterable[Demand]) -> int:
         """Bytes of the largest run that these requests can share."""
@@ -131,7 +133,8 @@ class Footprint:
         demands = list(demands)
         if len(demands) == 1:
             return self.workspace_alone(demands[0])
-        return max(self.denoise_bytes(demands), self.decode_bytes(demands))
+        stages = self.denoise_bytes(demands), self.decode_bytes(demands)
+        return sum(stages) if self.overlapped else max(stages)
 
     def workspace_alone(self, demand: Demand) -> int:
         """The same for one demand. The router asks this several times for every request: no list is made."""
@@ -140,19 +143,27 @@ class Footprint:
             rows = self.row_limit
         if pictures > self.decode_limit:
             pictures = self.decode_limit
-        decoded = min(pixels, self.decode_tile_pixels or pixels)
-        return max(rows * pixels * self.row_bytes_per_pixel, pictures * decoded * self.decode_bytes_per_pixel)
+        denoise = rows * pixels * self.row_bytes_per_pixel
+        decode = pictures * min(pixels, self.decode_tile_pixels or pixels) * self.decode_bytes_per_pixel
+        return denoise + decode if self.overlapped else max(denoise, decode)
 
     def pixels_within(self, free_bytes: int, rows: int) -> int | None:
         """Pixels of one picture of so many rows for which there is room; `None` is not bounded."""
-        tile, decode = self.decode_tile_pixels, self.decode_bytes_per_pixel
-        bounds = [free_bytes // (rows * self.row_bytes_per_pixel)] if self.row_bytes_per_pixel else []
-        if decode and not (tile and tile * decode <= free_bytes):
+        denoise, decode = rows * self.row_bytes_per_pixel, self.decode_bytes_per_pixel
+        tile_bytes = (self.decode_tile_pixels or 0) * decode
+        if self.overlapped:
+            whole = _quotient(free_bytes, denoise + decode)
+            in_tiles = whole is not None and 0 < (self.decode_tile_pixels or 0) < whole
+            return _quotient(free_bytes - tile_bytes, denoise) if in_tiles else whole
+        bounds = [free_bytes // denoise] if denoise else []
+        if decode and not 0 < tile_bytes <= free_bytes:
             bounds.append(free_bytes // decode)
         return min(bounds, default=None)
 
     def rows_within(self, free_bytes: int, pixels: int) -> int:
         """Rows of one run for which there is room beside the weights; at least 1."""
+        if self.overlapped:
+            free_bytes -= self.decode_bytes([Demand(0, self.decode_limit, pixels)])
         return max(1, free_bytes // max(1, self.row_bytes_per_pixel * pixels))
 
     def with_measured(self, workspace: Workspace) -> Footprint:
@@ -177,6 +188,8 @@ class Estimate:
     budget_bytes: int | None
     """What may be promised on the device; `None` is unlimited."""
     measured: tuple[Stage, ...] = ()
+    overlapped: bool = False
+    """As of the `Footprint`."""
 
     @classmethod
     def of(cls, footprint: Footprint, demand: Demand, budget_bytes: int | None) -> Estimate:
@@ -187,11 +200,13 @@ class Estimate:
             decode_bytes=footprint.decode_bytes(demands),
             budget_bytes=budget_bytes,
             measured=footprint.measured,
+            overlapped=footprint.overlapped,
         )
 
     @property
     def workspace_bytes(self) -> int:
-        return max(self.denoise_bytes, self.decode_bytes)
+        stages = self.denoise_bytes, self.decode_bytes
+        return sum(stages) if self.overlapped else max(stages)
 
     @property
     def needed_bytes(self) -> int:
@@ -206,7 +221,7 @@ class Estimate:
         denoise, decode = told(self.denoise_bytes), told(self.decode_bytes)
         return (
             f"weights {told(self.weights_bytes)}, denoising {denoise} {self._how('denoise')},"
-            f" decoding {decode} {self._how('decode')}"
+            f" decoding {decode} {self._how('decode')}{', both at once' * self.overlapped}"
         )
 
     def _how(self, stage: Stage) -> str:
@@ -237,6 +252,10 @@ def _larger(one: Peak | None, other: Peak | None) -> Peak | None:
     if one is None or other is None:
         return one or other
     return max(one, other, key=lambda peak: (peak.work, peak.bytes))
+
+
+def _quotient(bytes: int, each: int) -> int | None:
+    return bytes // each if each else None
 
 
 def _largest_run(sizes: list[tuple[int, int]], limit: int | None) -> int:

@@ -10,6 +10,7 @@ from router.footprint import Demand, Demands, Footprint
 FOOTPRINTS = [
     Footprint(1_000, row_bytes_per_pixel=7, decode_bytes_per_pixel=11),
     Footprint(0, row_bytes_per_pixel=3, decode_bytes_per_pixel=50, row_limit=4, decode_limit=2),
+    Footprint(0, row_bytes_per_pixel=3, decode_bytes_per_pixel=5, decode_tile_pixels=80, overlapped=True),
 ]
 _DEMANDS = st.lists(
     st.builds(Demand, st.integers(1, 6), st.integers(1, 3), st.sampled_from([64, 100, 4096])), min_size=1

@@ -19,6 +19,17 @@ def test_of_two_stages_the_larger_counts() -> None:
     assert PLAIN.workspace_bytes([Demand(rows=1, pictures=1, pixels=100)]) == 100 * 15
 
 
+def test_both_stages_count_where_they_overlap() -> None:
+    overlapped = replace(PLAIN, overlapped=True)
+    assert overlapped.workspace_alone(GUIDED) == 2 * 100 * 10 + 100 * 15
+    small = Demand(rows=2, pictures=1, pixels=10)
+    assert overlapped.workspace_bytes([GUIDED, small]) == (2 * 100 + 2 * 10) * 10 + 100 * 15
+    estimate = Estimate.of(overlapped, GUIDED, budget_bytes=4_499)
+    assert (estimate.workspace_bytes, estimate.fits) == (3_500, False)
+    assert estimate.parts().endswith("decoding 1.5 kB by formula, both at once")
+    assert overlapped.rows_within(free_bytes=3_500, pixels=100) == 2
+
+
 def test_requests_share_runs_of_no_more_than_the_row_limit() -> None:
     four = replace(PLAIN, row_limit=4)
     assert four.denoise_bytes([GUIDED] * 2) == 4 * 100 * 10
@@ -44,9 +55,12 @@ def test_tiles_bound_what_decoding_takes() -> None:
     rows=st.integers(1, 4),
     decode=st.integers(0, 50),
     tile=st.sampled_from([None, 64, 4_096]),
+    overlapped=st.booleans(),
 )
-def test_the_pixels_for_which_there_is_room_really_fit(free: int, rows: int, decode: int, tile: int) -> None:
-    footprint = replace(PLAIN, decode_bytes_per_pixel=decode, decode_tile_pixels=tile)
+def test_the_pixels_for_which_there_is_room_really_fit(
+    free: int, rows: int, decode: int, tile: int | None, overlapped: bool
+) -> None:
+    footprint = replace(PLAIN, decode_bytes_per_pixel=decode, decode_tile_pixels=tile, overlapped=overlapped)
     pixels = footprint.pixels_within(free, rows)
     assert pixels is not None
     assert footprint.workspace_bytes([Demand(rows, 1, pixels)]) <= free

@@ -69,7 +69,7 @@ def _print(route: Route) -> None:
 
 
 def _memory(estimate: Estimate) -> tuple[str, ...]:
-    """The weights, and of the two stages the larger, are what is needed."""
+    """The weights, and of the two stages the larger, or both where they overlap, are what is needed."""
     stages: tuple[tuple[Stage, int], ...] = (
         ("denoise", estimate.denoise_bytes),
         ("decode", estimate.decode_bytes),

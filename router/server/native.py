@@ -87,7 +87,7 @@ class EstimateReply(BaseModel):
     denoise_bytes: int
     decode_bytes: int
     needed_bytes: int
-    """Weights, and the larger of the two others."""
+    """Weights, and the larger of the two others; their sum where the instance decodes beside denoising."""
     budget_bytes: int | None
     measured: list[Literal["denoise", "decode"]]
     """Those that were measured on this device; the others follow from a formula."""
