@@ -41,8 +41,13 @@ def torch_device(device: str) -> str:
     return "cpu" if device.startswith("cpu") else device
 
 
-def prepare_thread(threads: int | None) -> None:
-    """Grad mode and thread counts are settings of a thread: set once, outside of every task."""
+def prepare_thread(threads: int | None, device: str) -> None:
+    """Grad mode, thread counts and the current CUDA device are a thread's: set once, outside of every task.
+
+    Streams, events, pinned memory and generated kernels are of the current device where none is named.
+    """
     torch.set_grad_enabled(False)
+    if device.startswith("cuda"):
+        torch.cuda.set_device(device)
     if threads is not None:
         torch.set_num_threads(threads)

@@ -49,6 +49,8 @@ class MemorySettings:
     vae_tiling: bool = False
     decode_limit: int = 1
     """Pictures that one run of the VAE decodes."""
+    overlapped: bool = False
+    """Whether it decodes beside the denoiser's runs."""
 
 
 def footprint(folder: ModelFolder, dtype: torch.dtype, settings: MemorySettings) -> Footprint:
@@ -62,6 +64,7 @@ def footprint(folder: ModelFolder, dtype: torch.dtype, settings: MemorySettings)
         decode_bytes_per_pixel=_decode_elements(vae) * vae_dtype.itemsize,
         decode_limit=1 if upcast else settings.decode_limit,
         decode_tile_pixels=_tile_pixels(vae) if settings.vae_tiling else None,
+        overlapped=settings.overlapped,
     )
 
 

@@ -70,13 +70,13 @@ class LaneBackend(ABC):
         runs = [self._run(request, index, seed, on_event) for index, seed in enumerate(request.seeds)]
         made = [await runs[0]] if len(runs) == 1 else await _all(runs)
         pictures = tuple(picture for picture, _ in made)
-        if all(picture.error for picture in pictures):
+        if all([picture.error for picture in pictures]):
             assert pictures[0].error is not None
             raise pictures[0].error
         return Generated(
             pictures=pictures,
-            ticks=sum(shared.ticks for _, shared in made),
-            rows=sum(shared.rows for _, shared in made),
+            ticks=sum([shared.ticks for _, shared in made]),
+            rows=sum([shared.rows for _, shared in made]),
             peak_bytes=self.peak_bytes(),
             workspace=self.workspace(),
         )

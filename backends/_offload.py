@@ -33,8 +33,9 @@ def check(options: Any, instance: str) -> None:
             f"{instance}: option `device_map` is {options.device_map!r}, but an instance has one device, its"
             " lane's; name several as `device`, or use `offload` where the model is too large for one."
         )
-    if offload != "none" and options.compile:
-        raise ConfigError(f"{instance}: options `compile` and `offload` do not go together; drop one.")
+    for other in ("compile", "decode_stream"):
+        if offload != "none" and getattr(options, other):
+            raise ConfigError(f"{instance}: options `{other}` and `offload` do not go together; drop one.")
 
 
 def check_device(options: Any, instance: str, device: str) -> None:

@@ -41,6 +41,9 @@ class SpeedOptions(BaseModel):
     tf32: bool | None = None
     """Whether CUDA may round float32 factors to 10 bits, in the whole process. `None` leaves torch's own
     setting: convolutions may, matrix products may not."""
+    decode_stream: bool = False
+    """Decode pictures on a CUDA stream of its own, beside the denoiser's next runs. Both then take memory
+    at once."""
     quantize: Literal["none", "fp8"] = "none"
     """`fp8`: linear layers of the denoiser in 8-bit floats, by torchao; from compute capability 8.9 on."""
 
@@ -59,7 +62,7 @@ def checked(options: Any, instance: str) -> Any:
 
 def check_device(options: SpeedOptions, instance: str, device: str, dtype: torch.dtype) -> None:
     """Raises `ConfigError` for what this device has not."""
-    for key in ("cuda_graphs", "tf32"):
+    for key in ("cuda_graphs", "tf32", "decode_stream"):
         if getattr(options, key) and not device.startswith("cuda"):
             raise ConfigError(f"{instance}: option `{key}` is CUDA's, and `device` is {device!r}; drop it.")
     if options.quantize == "fp8":
@@ -78,6 +81,8 @@ def notes(options: SpeedOptions) -> list[str]:
     if options.quantize != "none":
         said.append(f"denoiser quantized to {options.quantize}")
     said += [name for name in ("channels_last", "fuse_qkv") if getattr(options, name)]
+    if options.decode_stream:
+        said.append("decoding on a stream of its own")
     return said
 
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from router.footprint import Footprint
 from router.lora import NO_LORAS, LoraAbility
 from router.prompt_ability import AS_THEY_ARE, PromptAbility
 from router.request import GenerateRequest
-from router.room import memory_reasons
-from router.scale import scale_reasons
+from router.room import memory_reason, size_of
+from router.scale import scale_reason
 from router.schedulers import NamedScheduler, find_scheduler
 from router.sizes import Size, SizeRange
 from router.types import ShapeProfile, Task
@@ -88,11 +88,18 @@ class Capabilities:
 
         Takes an effective request. Unsupported parameters are reasons, never ignored.
         """
-        return next(self._reasons(request), None)
+        return (
+            self._task_reason(request)
+            or self._size_reason(request)
+            or self._parameter_reason(request)
+            or self._scheduler_reason(request)
+            or self._feature_reason(request)
+            or memory_reason(self, request)
+        )
 
     def refuses_size(self, request: GenerateRequest) -> bool:
         """Whether the size of an effective request is a reason: it cannot be made, or never fits."""
-        return any(True for _ in (*self._size_reasons(request), *memory_reasons(self, request)))
+        return bool(self._size_reason(request) or memory_reason(self, request))
 
     def rows_of(self, request: GenerateRequest) -> int:
         """Rows that one picture of the request adds to a run: two with guidance, else one.
@@ -102,33 +109,32 @@ class Capabilities:
         scale = None if self.true_cfg else request.guidance_scale
         return 2 if scale is not None and scale > 1 else 1
 
-    def _reasons(self, request: GenerateRequest) -> Iterator[str]:
-        if request.task not in self.tasks:
-            yield f"it does {_list(sorted(self.tasks))}, not {request.task}."
-        if request.task == "upscale":
-            yield from scale_reasons(self, request)
-        yield from self._size_reasons(request)
-        yield from self._parameter_reasons(request)
-        yield from self._scheduler_reasons(request)
-        yield from self._feature_reasons(request)
-        yield from memory_reasons(self, request)
+    def _task_reason(self, request: GenerateRequest) -> str | None:
+        task = request.task
+        if task not in self.tasks:
+            return f"it does {_list(sorted(self.tasks))}, not {task}."
+        return scale_reason(self, request) if task == "upscale" else None
 
-    def _size_reasons(self, request: GenerateRequest) -> Iterator[str]:
-        height, width = _size(request)
-        if self.profiles:
-            if not any(profile.holds(height, width) for profile in self.profiles):
-                sizes = _list([f"{profile.height}x{profile.width}" for profile in self.profiles])
-                yield f"its graphs are made for {sizes} (height x width), not {height}x{width}."
-            return
-        for name, side in (("height", height), ("width", width)):
-            what, cure = f"`{name}`", "try"
-            if request.image is not None:  # the size is the picture's: another `height` alone is no cure
-                what, cure = f"the {name} of the picture in `image`", "resize it to"
-            if not self.min_side <= side <= self.max_side:
-                yield f"{what} must be {self.min_side} to {self.max_side} pixels, not {side}."
-            if side % self.size_multiple:
-                near = " or ".join(map(str, self._near(side)))
-                yield f"{what} must be a multiple of {self.size_multiple}, not {side}; {cure} {near}."
+    def _size_reason(self, request: GenerateRequest) -> str | None:
+        height, width = size_of(request)
+        if not self.profiles:
+            return self._side_reason(request, "height", height) or self._side_reason(request, "width", width)
+        if any(profile.holds(height, width) for profile in self.profiles):
+            return None
+        sizes = _list([f"{profile.height}x{profile.width}" for profile in self.profiles])
+        return f"its graphs are made for {sizes} (height x width), not {height}x{width}."
+
+    def _side_reason(self, request: GenerateRequest, name: str, side: int) -> str | None:
+        within = self.min_side <= side <= self.max_side
+        if within and not side % self.size_multiple:
+            return None
+        what, cure = f"`{name}`", "try"
+        if request.image is not None:  # the size is the picture's: another `height` alone is no cure
+            what, cure = f"the {name} of the picture in `image`", "resize it to"
+        if not within:
+            return f"{what} must be {self.min_side} to {self.max_side} pixels, not {side}."
+        near = " or ".join(map(str, self._near(side)))
+        return f"{what} must be a multiple of {self.size_multiple}, not {side}; {cure} {near}."
 
     def _near(self, side: int) -> list[int]:
         """The multiples around `side` that are within the limits."""
@@ -136,19 +142,20 @@ class Capabilities:
         around = (below, below + self.size_multiple)
         return [multiple for multiple in around if self.min_side <= multiple <= self.max_side]
 
-    def _parameter_reasons(self, request: GenerateRequest) -> Iterator[str]:
+    def _parameter_reason(self, request: GenerateRequest) -> str | None:
         if request.guidance_scale is not None and self.defaults.guidance_scale is None:
-            yield "`guidance_scale` has no effect on this model; leave it out."
-        if request.true_cfg_scale is not None:
-            yield from self._true_cfg_reasons(request)
-        if request.negative_prompt is not None:
-            yield from self._negative_prompt_reasons(request)
+            return "`guidance_scale` has no effect on this model; leave it out."
+        if request.true_cfg_scale is not None and (reason := self._true_cfg_reason(request)):
+            return reason
+        if request.negative_prompt is not None and (reason := self._negative_prompt_reason(request)):
+            return reason
         steps, strength = request.num_inference_steps, request.strength
-        if steps is not None and strength is not None and int(steps * strength) < 1:
-            yield (
-                f"`strength` {strength} leaves none of the {steps} `num_inference_steps` to do;"
-                f" it must be at least {math.ceil(1000 / steps) / 1000}."
-            )
+        if steps is None or strength is None or int(steps * strength) >= 1:
+            return None
+        return (
+            f"`strength` {strength} leaves none of the {steps} `num_inference_steps` to do;"
+            f" it must be at least {math.ceil(1000 / steps) / 1000}."
+        )
 
     def scheduler_of(self, request: GenerateRequest) -> NamedScheduler | None:
         """What the request's `scheduler` means here, the model's own where it names none."""
@@ -156,61 +163,61 @@ class Capabilities:
             return NamedScheduler(self.schedulers[0]) if self.schedulers else None
         return find_scheduler(request.scheduler, self.schedulers)
 
-    def _scheduler_reasons(self, request: GenerateRequest) -> Iterator[str]:
+    def _scheduler_reason(self, request: GenerateRequest) -> str | None:
         if request.scheduler is None and not self.scheduler_steps:
-            return
+            return None
         named, steps = self.scheduler_of(request), request.num_inference_steps
         if named is None and request.scheduler is not None:
             offered = _list(self.schedulers) if self.schedulers else "none"
-            yield f"it has no scheduler {request.scheduler!r}; it has {offered}."
-        if named is not None and named.kind in self.scheduler_steps and steps is not None:
-            least, most = self.scheduler_steps[named.kind]
-            if not least <= steps <= most:
-                yield (
-                    f"`num_inference_steps` is {steps}, and the scheduler {named.kind} takes {least} to"
-                    f" {most}; change it or choose another `scheduler`."
-                )
+            return f"it has no scheduler {request.scheduler!r}; it has {offered}."
+        if named is None or named.kind not in self.scheduler_steps or steps is None:
+            return None
+        least, most = self.scheduler_steps[named.kind]
+        if least <= steps <= most:
+            return None
+        return (
+            f"`num_inference_steps` is {steps}, and the scheduler {named.kind} takes {least} to"
+            f" {most}; change it or choose another `scheduler`."
+        )
 
-    def _feature_reasons(self, request: GenerateRequest) -> Iterator[str]:
-        if request.loras:
-            yield from self.loras.reasons([lora.name for lora in request.loras])
-        yield from self.encoding.reasons(request)
+    def _feature_reason(self, request: GenerateRequest) -> str | None:
+        if request.loras and (reason := self.loras.why_not([lora.name for lora in request.loras])):
+            return reason
+        if reason := self.encoding.why_not(request):
+            return reason
         if request.reproducible and not self.reproducible:
-            yield "it cannot promise `reproducible` pictures."
-        yield from self._refiner_reasons(request)
+            return "it cannot promise `reproducible` pictures."
+        if request.refiner_start not in (None, 1) and (reason := self._refiner_reason(request)):
+            return reason
         if request.previews and not self.previews:
-            yield "it has no `previews`."
+            return "it has no `previews`."
         if request.latents and not self.latents:
-            yield "it does not hand out `latents`."
+            return "it does not hand out `latents`."
+        return None
 
-    def _refiner_reasons(self, request: GenerateRequest) -> Iterator[str]:
-        if request.refiner_start is None or request.refiner_start == 1:
-            return
+    def _refiner_reason(self, request: GenerateRequest) -> str | None:
         if not self.refiner:
-            yield "it has no refiner; leave `refiner_start` out."
+            return "it has no refiner; leave `refiner_start` out."
         if request.task != "text-to-image":
-            yield f"its refiner follows text-to-image, not {request.task}; leave `refiner_start` out."
+            return f"its refiner follows text-to-image, not {request.task}; leave `refiner_start` out."
+        return None
 
-    def _true_cfg_reasons(self, request: GenerateRequest) -> Iterator[str]:
+    def _true_cfg_reason(self, request: GenerateRequest) -> str | None:
         if not self.true_cfg:
-            yield "`true_cfg_scale` is not a parameter of this model; use `guidance_scale`."
+            return "`true_cfg_scale` is not a parameter of this model; use `guidance_scale`."
         if request.negative_prompt is None:
-            yield "`true_cfg_scale` has no effect without a `negative_prompt`; give one or leave it out."
+            return "`true_cfg_scale` has no effect without a `negative_prompt`; give one or leave it out."
+        return None
 
-    def _negative_prompt_reasons(self, request: GenerateRequest) -> Iterator[str]:
+    def _negative_prompt_reason(self, request: GenerateRequest) -> str | None:
         if not self.negative_prompt:
-            yield "`negative_prompt` is not a parameter of this model."
+            return "`negative_prompt` is not a parameter of this model."
         scale, field = request.guidance_scale, "guidance_scale"
         if self.true_cfg:
             scale, field = request.true_cfg_scale, "true_cfg_scale"
         if scale is None or scale <= 1:
-            yield f"`negative_prompt` has no effect unless `{field}` is above 1."
-
-
-def _size(request: GenerateRequest) -> tuple[int, int]:
-    if request.height is None or request.width is None:
-        raise ValueError("the size is not filled in yet; choose_route does it")
-    return request.height, request.width
+            return f"`negative_prompt` has no effect unless `{field}` is above 1."
+        return None
 
 
 def _list(names: tuple[str, ...] | list[str]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,19 +78,20 @@ class LoraAbility:
         """Those that can be applied."""
         return () if self.none else tuple(each.name for each in self.facts if not each.why_not)
 
-    def reasons(self, asked: Sequence[str]) -> Iterator[str]:
-        """Why LoRAs of these names cannot all be applied, one sentence each."""
+    def why_not(self, asked: Sequence[str]) -> str | None:
+        """Why LoRAs of these names cannot all be applied, as a sentence."""
         if self.none and asked:
-            yield self.none
+            return self.none
         if self.most is not None and len(asked) > self.most:
-            yield f"`loras` names {len(asked)}, and it holds {self.most} at once; name fewer."
+            return f"`loras` names {len(asked)}, and it holds {self.most} at once; name fewer."
         unfit = {each.name: each.why_not for each in self.facts if each.why_not}
-        names = _listed(self.names)
+        able = self.names
         for name in asked:
             if name in unfit:
-                yield f"LoRA {name!r} {unfit[name]}; those that fit: {names}."
-            elif name not in self.names:
-                yield f"it has no LoRA {name!r}; it has {names}."
+                return f"LoRA {name!r} {unfit[name]}; those that fit: {_listed(able)}."
+            if name not in able:
+                return f"it has no LoRA {name!r}; it has {_listed(able)}."
+        return None
 
 
 def _listed(names: Sequence[str]) -> str:

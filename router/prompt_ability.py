@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,12 +15,13 @@ class PromptAbility:
 
     lacking: str = "it takes prompts as they are and encodes them elsewhere"
 
-    def reasons(self, request: GenerateRequest) -> Iterator[str]:
+    def why_not(self, request: GenerateRequest) -> str | None:
         """Why the request cannot be served here."""
         if request.long_prompt == "chunk" and self.lacking:
-            yield f'`long_prompt` cannot be "chunk": {self.lacking}.'
+            return f'`long_prompt` cannot be "chunk": {self.lacking}.'
         if request.prompt_weighting and self.lacking:
-            yield f"`prompt_weighting` cannot be had: {self.lacking}."
+            return f"`prompt_weighting` cannot be had: {self.lacking}."
+        return None
 
 
 AS_THEY_ARE = PromptAbility()

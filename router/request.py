@@ -178,24 +178,26 @@ class GenerateRequest(BaseModel):
 
 def _check_pictures(request: GenerateRequest) -> None:
     image, mask = request.image, request.mask_image
-    if image is None and mask is not None:
-        raise InvalidRequestError("`mask_image` needs an `image` to paint in; give one.", param="mask_image")
     check_scale(request)
-    if image and mask and (image.height, image.width) != (mask.height, mask.width):
+    if image is None:
+        if mask is None:
+            return
+        raise InvalidRequestError("`mask_image` needs an `image` to paint in; give one.", param="mask_image")
+    if mask and (image.height, image.width) != (mask.height, mask.width):
         raise InvalidRequestError(
             f"`mask_image` is {mask.height}x{mask.width} and `image` {image.height}x{image.width}"
             " (height x width); make them the same size.",
             param="mask_image",
         )
     for field in ("size", "aspect_ratio"):
-        if image and getattr(request, field) is not None:
+        if getattr(request, field) is not None:
             raise InvalidRequestError(
                 f"`{field}` has no effect: the picture in `image` keeps its own size; leave it out.",
                 param=field,
             )
     for field in ("height", "width"):
         side = getattr(request, field)
-        if image and side not in (None, getattr(image, field) * (request.scale or 1)):
+        if side not in (None, getattr(image, field) * (request.scale or 1)):
             times = "" if request.scale is None else f" and becomes {request.scale} times as large"
             raise InvalidRequestError(
                 f"`{field}` is {side}, but the picture in `image` is {image.height}x{image.width}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from router.footprint import Demand, Estimate
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
 def demand_of(capabilities: Capabilities, request: GenerateRequest, pictures: int | None = None) -> Demand:
     """What all pictures of an effective request ask for, or so many of them."""
     count = request.num_images_per_prompt if pictures is None else pictures
-    height, width = _size(request)
+    height, width = size_of(request)
     return Demand(capabilities.rows_of(request) * count, count, height * width)
 
 
@@ -35,18 +34,18 @@ def fitted(capabilities: Capabilities, request: GenerateRequest) -> GenerateRequ
     return request.model_copy(update=size._asdict()) if size else request
 
 
-def memory_reasons(capabilities: Capabilities, request: GenerateRequest) -> Iterator[str]:
-    """A reason where not even one picture of the request can ever fit."""
+def memory_reason(capabilities: Capabilities, request: GenerateRequest) -> str | None:
+    """Why not even one picture of the request can ever fit."""
     budget, footprint = capabilities.device_memory_bytes, capabilities.footprint
     if budget is None:
-        return
+        return None
     workspace = footprint.workspace_alone(demand_of(capabilities, request, pictures=1))
     if footprint.weights_bytes + workspace <= budget:
-        return
+        return None
     needed = estimate(capabilities, request, pictures=1)
     largest = largest_size(capabilities, request)
     cure = "no size fits" if largest is None else f"{largest.height}x{largest.width} fits"
-    yield (
+    return (
         f"{request.height}x{request.width} needs {needed.needed_bytes:,} bytes on {capabilities.device},"
         f" which has {needed.budget_bytes:,} ({needed.parts()}); {cure}."
     )
@@ -69,11 +68,13 @@ def largest_size(capabilities: Capabilities, request: GenerateRequest) -> Size |
         return max(fitting, key=math.prod, default=None)
     scale = min(1.0, (pixels / demand.pixels) ** 0.5)
     step = capabilities.size_multiple
-    size = Size(*(int(side * scale) // step * step for side in _size(request)))
+    size = Size(*(int(side * scale) // step * step for side in size_of(request)))
     return size if min(size) >= capabilities.min_side else None
 
 
-def _size(request: GenerateRequest) -> Size:
-    if request.height is None or request.width is None:
+def size_of(request: GenerateRequest) -> tuple[int, int]:
+    """Height and width of an effective request."""
+    height, width = request.height, request.width
+    if height is None or width is None:
         raise ValueError("the size is not filled in yet; choose_route does it")
-    return Size(request.height, request.width)
+    return height, width

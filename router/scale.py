@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from router.errors import InvalidRequestError
@@ -42,23 +41,24 @@ def check_scale(request: GenerateRequest) -> None:
         )
 
 
-def scale_reasons(capabilities: Capabilities, request: GenerateRequest) -> Iterator[str]:
+def scale_reason(capabilities: Capabilities, request: GenerateRequest) -> str | None:
     """Why an instance does not make the picture larger as asked."""
     if request.scale not in capabilities.scales:
         scales = " or ".join(map(str, capabilities.scales))
-        yield f"`scale` must be {scales} for this upscaler, not {request.scale}."
+        return f"`scale` must be {scales} for this upscaler, not {request.scale}."
     if capabilities.resamples and "upscaler" not in request.allow_adjustments:
-        yield (
+        return (
             "Lanczos resampling adds no detail; allow it with `upscaler` in `allow_adjustments`, or configure"
             " a model that makes pictures larger."
         )
     if capabilities.prompts:
-        return
+        return None
     asked = {
         "prompt": bool(request.prompt.strip()),
         "num_inference_steps": request.num_inference_steps not in (None, 1),
         "num_images_per_prompt": request.num_images_per_prompt > 1,
     }
-    for field, is_asked in asked.items():
-        if is_asked:
-            yield f"`{field}` has no effect on this upscaler; leave it out."
+    without_effect = (field for field, is_asked in asked.items() if is_asked)
+    return next(
+        (f"`{field}` has no effect on this upscaler; leave it out." for field in without_effect), None
+    )

@@ -16,6 +16,7 @@ RouteTo: TypeAlias = Callable[[ServedModel], Awaitable[Route]]
 """The route of the request at hand on a model; its instances are probed where that was never done."""
 
 _TOLD: Final = "The picture was made larger by Lanczos resampling, which adds no detail to it."
+_LANCZOS_INSTANCES: Final = tuple(instance.name for instance in LANCZOS.instances)
 _PICTURE: Final = RawImage(64, 64, bytes(64 * 64 * 3))
 
 PLAIN: tuple[dict[str, Any], ...] = (
@@ -52,7 +53,7 @@ async def find_model(request: GenerateRequest, catalogue: Catalogue, route_to: R
 
 def told(route: Route) -> Route:
     """The route; one to Lanczos says so."""
-    if route.candidates != tuple(instance.name for instance in LANCZOS.instances):
+    if route.candidates != _LANCZOS_INSTANCES:
         return route
     return dataclasses.replace(route, adjustments=(*route.adjustments, _TOLD))
 

@@ -155,19 +155,17 @@ def test_an_unfit_one_is_listed_with_its_reason_and_refused_with_those_that_fit(
     facts = loras_of(ModelFolder(miniature("sd15", miniatures), "m"), "stable-diffusion", [str(tmp_path)])
     loras = LoraAbility(facts, most=2)
     assert loras.names == ("ink",)
-    assert next(loras.reasons(["oil"])) == (
+    assert loras.why_not(["oil"]) == (
         "LoRA 'oil' was made for text of width 2048 (stable-diffusion-xl), and this model's is 32"
         " (stable-diffusion); those that fit: ink."
     )
-    assert next(loras.reasons(["wax"])).startswith("LoRA 'wax' is cut short")
-    assert next(loras.reasons(["../oil"])) == "it has no LoRA '../oil'; it has ink."
-    assert (
-        next(loras.reasons(["ink", "oil", "wax"])) == "`loras` names 3, and it holds 2 at once; name fewer."
-    )
-    assert list(loras.reasons(["ink"])) == []
-    assert next(LoraAbility((LoraFacts("ink"),), none="no.").reasons(["ink"])) == "no."
+    assert (loras.why_not(["wax"]) or "").startswith("LoRA 'wax' is cut short")
+    assert loras.why_not(["../oil"]) == "it has no LoRA '../oil'; it has ink."
+    assert loras.why_not(["ink", "oil", "wax"]) == "`loras` names 3, and it holds 2 at once; name fewer."
+    assert loras.why_not(["ink"]) is None
+    assert LoraAbility((LoraFacts("ink"),), none="no.").why_not(["ink"]) == "no."
     many = LoraAbility(tuple(LoraFacts(f"ink{index}") for index in range(25)))
-    assert next(many.reasons(["oil"])).endswith("ink18, ink19 and 5 more.")
+    assert (many.why_not(["oil"]) or "").endswith("ink18, ink19 and 5 more.")
 
 
 def test_a_checkpoint_of_one_file_is_compared_by_its_published_names(

@@ -34,7 +34,7 @@ class Profile(BaseModel):
 
 
 class MemoryDocument(BaseModel):
-    """What it takes on its device: the weights, and the larger of the two others while it works."""
+    """What it takes on its device: the weights, and the larger of the two others while it works, or both."""
 
     weights_bytes: int
     row_bytes_per_pixel: int
@@ -42,6 +42,8 @@ class MemoryDocument(BaseModel):
     decode_bytes_per_pixel: int
     measured: list[Literal["denoise", "decode"]]
     """Which of the two were measured on this device; the others follow from a formula."""
+    overlapped: bool
+    """Whether it decodes pictures beside the denoiser's next runs, so that both count."""
     budget_bytes: int | None
     """What may be promised on the device."""
 
@@ -223,7 +225,7 @@ def _instance(status: InstanceStatus, view: ModelView) -> InstanceDocument:
 
 
 def _memory(known: Capabilities) -> MemoryDocument:
-    names = ("weights_bytes", "row_bytes_per_pixel", "decode_bytes_per_pixel", "measured")
+    names = ("weights_bytes", "row_bytes_per_pixel", "decode_bytes_per_pixel", "measured", "overlapped")
     taken = {name: getattr(known.footprint, name) for name in names}
     return MemoryDocument(**taken, budget_bytes=known.device_memory_bytes)
 
