@@ -47,7 +47,7 @@ def prepare_thread(threads: int | None, device: str) -> None:
     Streams, events, pinned memory and generated kernels are of the current device where none is named.
     """
     torch.set_grad_enabled(False)
-    if device.startswith("cuda"):
-        torch.cuda.set_device(device)
+    if device.startswith("cuda") and torch.cuda.is_available():
+        torch.cuda.set_device(torch.device(device).index or 0)
     if threads is not None:
         torch.set_num_threads(threads)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TypeAlias, TypeVar
 
 from backends._errors import as_router_error
+from backends._thread import to_its_end
 from router.errors import DeviceLostError, RequestCancelledError
 from router.footprint import Workspace
 from router.hub import Shared
@@ -103,7 +104,7 @@ class LaneBackend(ABC):
 
     async def _fetched(self, fetch: Fetch, request: GenerateRequest, index: int, seed: int) -> Picture:
         try:
-            return Picture(index, seed, await asyncio.to_thread(fetch))
+            return Picture(index, seed, await to_its_end(fetch, name="fetch"))
         except RuntimeError as exc:
             error = exc.with_traceback(None)  # whose frames are let go, this one's too
 

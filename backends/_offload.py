@@ -46,6 +46,11 @@ def check_device(options: Any, instance: str, device: str) -> None:
         )
 
 
+def notes(options: Any) -> tuple[str, ...]:
+    """What an operator should see of them."""
+    return (f"offload {options.offload}: one picture at a time",) if options.offload != "none" else ()
+
+
 def place(options: Any, pipeline: Any, device: str) -> None:
     """Bring the pipeline onto the device, or have its modules brought there when they run."""
     if options.offload == "model":

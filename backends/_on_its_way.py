@@ -62,7 +62,7 @@ def begin(pixels: torch.Tensor) -> OnItsWay:
     pinned.copy_(pixels, non_blocking=True)
     # blocking: who waits for it sleeps
     copied = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
-    copied.record()  # type: ignore[no-untyped-call, unused-ignore]
+    copied.record(torch.cuda.current_stream(pixels.device))  # type: ignore[no-untyped-call, unused-ignore]
     return FromCuda(pinned, copied)
 
 

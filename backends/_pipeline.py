@@ -19,6 +19,7 @@ import torch
 
 from backends import _allocator, _preview, _tasks
 from backends._building import BUILDING
+from backends._decode_stream import Decoding, Streams, TaskCalls
 from backends._device import prepare_thread
 from backends._errors import as_load_error, forget_frames, losses_heard
 from backends._gather import Gathering, batched_arguments
@@ -55,6 +56,8 @@ class PipelineBackend(LaneBackend):
     can_chunk: bool = False
     never_waits: bool = False
     """Whether timesteps stay on the CPU and pictures come by and by, so that a GPU is waited for nowhere."""
+    decode_streams: Streams | None = None
+    """What decodes pictures beside the denoiser's runs; `None` decodes them between these."""
     fixed_sizes: bool = False
     """For modules that were made for few sizes: nothing of another size is asked of them."""
 
@@ -133,14 +136,17 @@ class PipelineBackend(LaneBackend):
             last = arguments["callback_on_step_end"] = LastLatents(step_end)
         try:
             made = only_image(self.run(pipeline, arguments, request))
+            if step_end is not None:
+                step_end.flush()
+            if last is not None:
+                return last.beside(made.take(), pipeline)
+            return made.take() if made.is_here else made.take
         except BaseException:
             self._restore_vae(pipeline)
             raise
-        if step_end is not None:
-            step_end.flush()
-        if last is not None:
-            return last.beside(made.take(), pipeline)
-        return made.take() if made.is_here else made.take
+        finally:
+            if self.decode_streams is not None:
+                self.decode_streams.leave()
 
     def run(self, pipeline: Any, arguments: dict[str, Any], request: GenerateRequest) -> Any:
         """The output of the pipeline, which is the task's own."""
@@ -153,17 +159,17 @@ class PipelineBackend(LaneBackend):
             self._make_ready(pipeline)
 
     def _make_ready(self, pipeline: Any) -> None:
-        prepare_thread(self.lane.threads)
+        prepare_thread(self.lane.threads, self.lane.name)
         if self.lane.name.startswith("cpu"):
             _allocator.keep_freed_memory()
         self.place(pipeline)
         pipeline.set_progress_bar_config(disable=True)
-        _forget_needless_upcast(pipeline)
+        _tasks.forget_needless_upcast(pipeline)
         self._schedulers = _tasks.schedulers(pipeline.scheduler)
         self._vae_dtype = getattr(getattr(pipeline, "vae", None), "dtype", None)
         self._gatherings = self._make_gatherings(pipeline)
         self.never_waits = pipeline.device.type == "cuda" and _all_gathered(pipeline)
-        for task, kind in _tasks.tasks_of(type(pipeline), *_configs(pipeline)).items():
+        for task, kind in _tasks.tasks_of(type(pipeline), *_tasks.configs(pipeline)).items():
             self._parameters[task] = _tasks.parameters(kind)
             made = self._pipelines[task] = copy.copy(_tasks.with_components_of(kind, pipeline))
             if not self.one_at_a_time:
@@ -185,15 +191,23 @@ class PipelineBackend(LaneBackend):
                     room=self.room(name) if heavy else None,
                 )
         vae = getattr(pipeline, "vae", None)
-        if isinstance(vae, torch.nn.Module) and batched_arguments(vae) and not _upcasts(pipeline):
-            found["vae"] = Gathering(vae, row_limit=self.decode_row_limit, method="decode")
+        if isinstance(vae, torch.nn.Module) and batched_arguments(vae) and not _tasks.upcasts(pipeline):
+            found["vae"] = self._decoding(vae)
         return found
 
+    def _decoding(self, vae: torch.nn.Module) -> Gathering:
+        if self.decode_streams is not None:
+            return Decoding(vae, self.decode_streams, row_limit=self.decode_row_limit)
+        return Gathering(vae, row_limit=self.decode_row_limit, method="decode")
+
     def _let_go(self) -> None:
-        self._pipelines, self._gatherings, self._rgb = {}, {}, None
+        with contextlib.suppress(RuntimeError):  # the device is lost
+            if self.decode_streams is not None:
+                self.decode_streams.finish()
+        self._pipelines, self._gatherings, self._rgb, self.decode_streams = {}, {}, None, None
         _allocator.give_back_freed_memory()
         if torch.cuda.is_available():
-            with contextlib.suppress(RuntimeError):  # the device is lost
+            with contextlib.suppress(RuntimeError):
                 torch.cuda.empty_cache()
 
     # Inside a task.
@@ -204,11 +218,12 @@ class PipelineBackend(LaneBackend):
         own = pipeline.__dict__  # past Diffusers' `__setattr__`, which would write into the shared config
         scheduler = _tasks.new_scheduler(request.scheduler, pipeline.scheduler, self._schedulers)
         own["scheduler"] = keep_on_cpu(scheduler) if self.never_waits else scheduler
+        lane = TaskCalls(self.lane, self.decode_streams) if self.decode_streams else self.lane
         for name, gathering in self._gatherings.items():
             module = own[name]
             method = "decode" if name == "vae" else "__call__"
             calls = self.calls_of(name, gathering, request)
-            own[name] = StandIn(module, calls, self.lane, share=not request.reproducible, method=method)
+            own[name] = StandIn(module, calls, lane, share=not request.reproducible, method=method)
         return pipeline
 
     def _arguments(
@@ -270,27 +285,7 @@ class PipelineBackend(LaneBackend):
         return _preview.show(latents[0] / vae.config.scaling_factor + shift, self._rgb)
 
 
-def _forget_needless_upcast(pipeline: Any) -> None:
-    """A VAE that is float32 already need not be cast to it at every picture, with a warning each time."""
-    vae = getattr(pipeline, "vae", None)
-    if vae is not None and vae.dtype == torch.float32 and getattr(vae.config, "force_upcast", False):
-        vae.register_to_config(force_upcast=False)
-
-
 def _all_gathered(pipeline: Any) -> bool:
     """Whether every denoiser gets its timesteps with a tick, and so can have them from the CPU."""
     modules = [getattr(pipeline, name, None) for name in DENOISERS]
     return all(bool(batched_arguments(module)) for module in modules if module is not None)
-
-
-def _configs(pipeline: Any) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-    """The configurations of the denoiser and of the VAE; empty where the pipeline has none."""
-    modules = (getattr(pipeline, name, None) for name in ("unet", "vae"))
-    denoiser, vae = (getattr(module, "config", {}) for module in modules)
-    return denoiser, vae
-
-
-def _upcasts(pipeline: Any) -> bool:
-    """Whether the pipeline casts its VAE to float32 around decoding; a neighbour must not see that."""
-    vae, narrow = pipeline.vae, pipeline.vae.dtype == torch.float16
-    return narrow and _tasks.upcasts_vae(type(pipeline)) and getattr(vae.config, "force_upcast", False)

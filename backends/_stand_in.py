@@ -7,7 +7,6 @@ from typing import Any, Protocol
 
 from backends._gather import Digests
 from router.call import Call
-from router.lane import Lane
 
 
 class MakesCalls(Protocol):
@@ -16,6 +15,12 @@ class MakesCalls(Protocol):
     def call(
         self, args: Sequence[Any], kwargs: Mapping[str, Any], digests: Digests, *, share: bool
     ) -> Call: ...
+
+
+class RunsCalls(Protocol):
+    """What runs a call, and returns when it has run: a lane."""
+
+    def call(self, call: Call) -> Any: ...
 
 
 class StandIn:
@@ -27,7 +32,13 @@ class StandIn:
     _OWN = frozenset({"_module", "_method", "_gathering", "_lane", "_digests", "_share"})
 
     def __init__(
-        self, module: object, gathering: MakesCalls, lane: Lane, *, share: bool, method: str = "__call__"
+        self,
+        module: object,
+        gathering: MakesCalls,
+        lane: RunsCalls,
+        *,
+        share: bool,
+        method: str = "__call__",
     ) -> None:
         self._module = module
         self._method = method

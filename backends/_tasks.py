@@ -47,6 +47,26 @@ def upcasts_vae(kind: type) -> bool:
     return family(kind) in _UPCASTING
 
 
+def upcasts(pipeline: Any) -> bool:
+    """Whether the pipeline casts its VAE to float32 around decoding; a neighbour must not see that."""
+    vae, narrow = pipeline.vae, pipeline.vae.dtype == torch.float16
+    return narrow and upcasts_vae(type(pipeline)) and getattr(vae.config, "force_upcast", False)
+
+
+def forget_needless_upcast(pipeline: Any) -> None:
+    """A VAE that is float32 already need not be cast to it at every picture, with a warning each time."""
+    vae = getattr(pipeline, "vae", None)
+    if vae is not None and vae.dtype == torch.float32 and getattr(vae.config, "force_upcast", False):
+        vae.register_to_config(force_upcast=False)
+
+
+def configs(pipeline: Any) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """The configurations of the denoiser and of the VAE; empty where the pipeline has none."""
+    modules = (getattr(pipeline, name, None) for name in ("unet", "vae"))
+    denoiser, vae = (getattr(module, "config", {}) for module in modules)
+    return denoiser, vae
+
+
 def pipeline_classes(kind: type) -> dict[Task, type]:
     """Task -> class, for all tasks that this pipeline's components can do."""
     name = family(kind)

@@ -24,13 +24,14 @@ async def on_a_thread_of_its_own(function: Callable[[], T], name: str = "load") 
         executor.shutdown(wait=False)
 
 
-async def to_its_end(function: Callable[[], T], stop: Callable[[], None], name: str) -> T:
+async def to_its_end(function: Callable[[], T], stop: Callable[[], None] | None = None, *, name: str) -> T:
     """The same; cancelled, it calls `stop` and goes on only when the thread's work has ended."""
     running = asyncio.ensure_future(on_a_thread_of_its_own(function, name))
     try:
         return await asyncio.shield(running)
     except asyncio.CancelledError:
-        stop()
+        if stop is not None:
+            stop()
         while not running.done():
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.wait([running])

@@ -13,7 +13,9 @@ from pydantic import Field
 
 from backends import (
     _attention,
+    _decode_stream,
     _describe,
+    _dtype,
     _offload,
     _prompt_options,
     _refiner,
@@ -40,7 +42,7 @@ from backends._refiner import Refiner, RefinerFolder, RefinerOptions
 from backends._source import find_source
 from backends._speed import SpeedOptions
 from backends._stand_in import MakesCalls
-from backends._vae import DTYPES, VaeOptions
+from backends._vae import VaeOptions
 from router.backend import Lanes
 from router.capabilities import Capabilities
 from router.config import InstanceConfig
@@ -100,11 +102,9 @@ class DiffusersBackend(PipelineBackend):
 
     async def probe(self) -> Capabilities:
         device = device_of(self._instance)
-        dtype = _dtype(self._instance, device)
         _offload.check_device(self.options, self.name, device)
-        _speed.check_device(self.options, self.name, device, dtype)
         self.lane = self._lanes(device)
-        return await asyncio.to_thread(self._describe, device, dtype)
+        return await asyncio.to_thread(self._describe, device)
 
     async def load(self) -> None:
         if self._folder is None:
@@ -134,12 +134,16 @@ class DiffusersBackend(PipelineBackend):
         async with self.adapters.held(lora_set(request)):
             return await super().generate(request, on_event, deadline_s)
 
-    def _describe(self, device: str, dtype: torch.dtype) -> Capabilities:
+    def _describe(self, device: str) -> Capabilities:
         options = self.options
         place = find_source(self._instance, options.revision, local_files_only=options.local_files_only)
         self._folder = open_model(place, self.name, options.config, options.vae)
         self._folder.check()
-        _vae.check(self.options, self._folder, self.name)
+        dtype = _dtype.dtype_of(self._instance, device, self._folder)
+        _speed.check_device(options, self.name, device, dtype)
+        _vae.check(options, self._folder, self.name)
+        if options.decode_stream:
+            _decode_stream.check(self._folder, self.name)
         self._device, self._dtype = torch_device(device), dtype
         is_unet = "unet" in self._folder.components()
         self._attention = _attention.choose(self.options.attention, device, self.name, unet=is_unet)
@@ -148,7 +152,7 @@ class DiffusersBackend(PipelineBackend):
             device,
             dtype,
             memory=self._memory_settings(self._folder, dtype),
-            notes=(self._attention.note, *self._races, *_notes(self.options), *self._folder.notes()),
+            notes=(self._attention.note, *self._races, *self._notes(dtype), *self._folder.notes()),
         )
         pictures = self.decode_row_limit
         self._vae = _vae.plan(self.options, self._folder, found, dtype, pictures)
@@ -183,7 +187,14 @@ class DiffusersBackend(PipelineBackend):
             vae_dtype=_vae.vae_dtype(self.options, folder, dtype),
             vae_tiling=self.options.vae_tiling is True,
             decode_limit=self.decode_row_limit,
+            overlapped=self.options.decode_stream,
         )
+
+    def _notes(self, dtype: torch.dtype) -> tuple[str, ...]:
+        """What an operator should see of the settings."""
+        assert self._folder is not None
+        notes = (*_dtype.notes(dtype, self._folder), *_speed.notes(self.options))
+        return (*notes, *_offload.notes(self.options))
 
     def _check_text_length(self, pipeline: str) -> None:
         length = self.options.text_length
@@ -226,6 +237,8 @@ class DiffusersBackend(PipelineBackend):
         if self._gauge:
             pipeline.vae.decode = self._gauge.around(pipeline.vae.decode, "decode")
         _speed.apply(self.options, pipeline, self.name)
+        if self.options.decode_stream:
+            self.decode_streams = _decode_stream.CudaStreams(self._device)
         if self._refiner_folder:
             self._refiner = self._placed_refiner(self._refiner)
         self.adapters.place(pipeline, self.lane)
@@ -265,27 +278,8 @@ class DiffusersBackend(PipelineBackend):
         self._races = self._quicker.warm_up(self, self._own_size)
 
 
-def _dtype(instance: InstanceConfig, device: str) -> torch.dtype:
-    name = instance.dtype
-    if name == "auto":
-        return torch.float32 if device.startswith("cpu") else torch.float16
-    if name not in DTYPES:
-        raise ConfigError(f"{instance.name}: `dtype` is {name!r}; use `auto` or one of {', '.join(DTYPES)}.")
-    if name == "float16" and device.startswith("cpu"):
-        raise ConfigError(f"{instance.name}: `dtype` float16 does not run on a CPU; use float32 or bfloat16.")
-    return DTYPES[name]
-
-
 def _checked(options: DiffusersOptions, instance: InstanceConfig) -> DiffusersOptions:
     """What cannot go together is said before anything is loaded."""
     options = _speed.checked(options, instance.name)
     _offload.check(options, instance.name)
     return options
-
-
-def _notes(options: DiffusersOptions) -> tuple[str, ...]:
-    """What an operator should see of the settings."""
-    notes = [*_speed.notes(options)]
-    if options.offload != "none":
-        notes.append(f"offload {options.offload}: one picture at a time")
-    return tuple(notes)

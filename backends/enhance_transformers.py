@@ -52,7 +52,7 @@ class TransformersEnhancer:
     async def enhance(self, prompt: str, seed: int) -> str:
         stop = threading.Event()
         async with self._turn:
-            return await to_its_end(lambda: self._write(prompt, seed, stop), stop.set, "enhance")
+            return await to_its_end(lambda: self._write(prompt, seed, stop), stop.set, name="enhance")
 
     async def close(self) -> None:
         self._model = self._tokenizer = None

@@ -164,7 +164,7 @@ class SpandrelBackend(LaneBackend):
     # On the lane's thread.
 
     def _place(self, network: ImageModelDescriptor[Any]) -> None:
-        prepare_thread(self.lane.threads)
+        prepare_thread(self.lane.threads, self.lane.name)
         network.model.to(self._device, self._dtype)
         self._network = network.eval()
 
