@@ -118,6 +118,6 @@ def check(folder: ModelFolder, instance: str) -> None:
     strange = next((kind for kind in kinds if kind not in BATCHED), None)
     if strange is not None:
         raise ConfigError(
-            f"{instance}: option `decode_stream` is true, but the calls of a {strange} are not gathered, and"
-            " decoding is waited for; drop it."
+            f"{instance}: option `decode_stream` is true, but calls of {strange} are not gathered, and its"
+            " pictures are waited for; drop it."
         )
