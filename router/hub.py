@@ -112,15 +112,13 @@ class Hub:
     def _receive(self) -> bool:
         """Take what has arrived; block only when there is nothing else to do. False: end."""
         idle = not self.waiting and all(task.alone in self._alone for task in self._arrived)
-        while True:
-            try:
-                task = self._inbox.get(block=idle)
-            except queue.Empty:
-                return True
+        while idle or not self._inbox.empty():
+            task = self._inbox.get()  # nobody else takes from it
             if task is None:
                 return False
             self._arrived.append(task)
             idle = False
+        return True
 
     def _start_arrivals(self) -> None:
         for _ in range(len(self._arrived)):
