@@ -26,6 +26,8 @@ class Quicker:
         self._race_attention = race_attention
         self._compiled: dict[str, Compiled] = {}
         self._raced: dict[str, FastestAttention] = {}
+        self.choices: dict[str, str] = {}
+        """What was compared, and the fastest way: known before it is warmed up, or found then."""
 
     def of(self, name: str, module: torch.nn.Module) -> Callable[..., Any] | None:
         """What runs in the denoiser's place; `None` is itself."""
@@ -41,8 +43,20 @@ class Quicker:
         """Inside the task that loads the backend. What was measured, a note for each denoiser."""
         raced, self._raced = self._raced, {}
         compiled, self._compiled = self._compiled, {}
-        if raced:  # before anything is compiled, which keeps the attention that it is compiled with
-            warm_up(backend, raced, [own_size], [backend.row_limit])
+        self._race(backend, raced, own_size)  # before anything is compiled, which keeps its attention
         if compiled:
             warm_up(backend, compiled, self._options.compile_sizes or [own_size], backend.row_buckets)
         return tuple(f"attention of {name}: {each.race}" for name, each in raced.items())
+
+    def _race(
+        self, backend: PipelineBackend, raced: dict[str, FastestAttention], own_size: tuple[int, int]
+    ) -> None:
+        """Those that no earlier load has measured, at full rows."""
+        height, width = own_size
+        what = {name: f"attention of {name}, {backend.row_limit} rows of {width}x{height}" for name in raced}
+        for name, each in raced.items():
+            each.remember(self.choices.get(what[name]))
+        unknown = {name: each for name, each in raced.items() if each.race is None}
+        if unknown:
+            warm_up(backend, unknown, [own_size], [backend.row_limit])
+        self.choices = {what[name]: each.race.winner for name, each in raced.items() if each.race}

@@ -117,7 +117,11 @@ class DiffusersBackend(PipelineBackend):
         device = torch.device(self.lane.name)
         return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
 
+    def chosen(self) -> tuple[tuple[str, str], ...]:
+        return tuple(self._quicker.choices.items())
+
     def learned(self, found: Capabilities) -> Capabilities:
+        self._quicker.choices = dict(found.choices)
         self.row_limit = self._instance.row_limit or _describe.row_limit(found)
         footprint = dataclasses.replace(found.footprint, row_limit=self.row_limit)
         return dataclasses.replace(found, footprint=footprint)

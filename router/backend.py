@@ -55,6 +55,15 @@ def learned_by(backend: Backend, found: Capabilities) -> Capabilities:
     return found if learned is None else learned(found)
 
 
+def chosen_by(backend: Backend) -> tuple[tuple[str, str], ...]:
+    """What a backend that has a method `chosen()` found to be fastest at load: what it compared -> the way.
+
+    It is kept with what was measured, and comes back in `Capabilities.choices` of `learned`.
+    """
+    chosen: Callable[[], tuple[tuple[str, str], ...]] | None = getattr(backend, "chosen", None)
+    return () if chosen is None else chosen()
+
+
 Lanes: TypeAlias = Callable[[str], Lane]
 """Device string -> the one lane that owns it."""
 

@@ -70,6 +70,8 @@ class Capabilities:
     """All of the device's memory, `None` where it is not known."""
     conditions: tuple[tuple[str, str], ...] = ()
     """What a measured workspace holds under: model, device, dtype, settings, versions. Empty keeps none."""
+    choices: tuple[tuple[str, str], ...] = ()
+    """What was compared at an earlier load under these conditions, and which way was the fastest."""
     notes: tuple[str, ...] = ()
     """What an operator should see in `triptych backends`: attention in use, offload, compile."""
 

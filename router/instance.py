@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from types import TracebackType
 from typing import TypeAlias
 
-from router.backend import Backend, learned_by
+from router.backend import Backend, chosen_by, learned_by
 from router.breaker import Breaker
 from router.capabilities import Capabilities
 from router.cause import log_cause
@@ -123,8 +123,11 @@ class Instance:
         return Reload(self.name, files, probe=self._probe_anew, load=self._load, unload=self._unload)
 
     async def _load(self) -> None:
+        backend = self._made()
         with _Edge(self.name, LoadError):
-            await self._made().load()
+            await backend.load()
+        if self.capabilities is not None:
+            self.measurements.chosen(self.capabilities, chosen_by(backend))
 
     async def _unload(self) -> None:
         with _Edge(self.name, BackendError):

@@ -21,6 +21,9 @@ from pydantic import TypeAdapter
 
 from router.footprint import Workspace
 
+Choices: TypeAlias = tuple[tuple[str, str], ...]
+"""What was compared -> the fastest way."""
+
 log = logging.getLogger("router")
 
 FILE_NAME = "measured.json"
@@ -38,6 +41,8 @@ class Measured:
     workspace: Workspace = field(default_factory=Workspace)
     load_s: float | None = None
     """Seconds that loading took."""
+    choices: Mapping[str, str] = field(default_factory=dict)
+    """What was compared at load -> the fastest way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +75,14 @@ class MeasuredStore:
         await asyncio.shield(self._reading)
         return self._entries.get(_key(conditions)) if conditions else None
 
-    def keep(self, conditions: Conditions, workspace: Workspace, load_s: float | None) -> None:
+    def keep(
+        self, conditions: Conditions, workspace: Workspace, load_s: float | None, choices: Choices = ()
+    ) -> None:
         """Have it written, soon. Call it on the event loop."""
         if not conditions:
             return
         self._entries.pop(_key(conditions), None)
-        self._entries[_key(conditions)] = Measured(dict(conditions), workspace, load_s)
+        self._entries[_key(conditions)] = Measured(dict(conditions), workspace, load_s, dict(choices))
         self._is_unwritten = self._file is not None
         if self._is_unwritten and (self._writing is None or self._writing.done()):
             self._writing = asyncio.create_task(self._write(), name="write what was measured")

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from router.capabilities import Capabilities
 from router.footprint import Workspace
-from router.measured import Conditions, MeasuredStore
+from router.measured import Choices, Conditions, MeasuredStore
 
 _NEWS = 0.02
 """Share by which a workspace must differ to be worth telling and writing."""
@@ -19,6 +19,7 @@ class Measurements:
         self._store = store
         self._conditions: Conditions = ()
         self._workspace = Workspace()
+        self._choices: Choices = ()
         self.load_s: float | None = None
         """Seconds that loading took the last time, in this process or before."""
 
@@ -26,8 +27,9 @@ class Measurements:
         """The same with what was measured under its conditions, and a note where the file is of no use."""
         known = await self._store.find(capabilities.conditions)
         if capabilities.conditions != self._conditions:  # another model lies there now
-            self._conditions, self._workspace = capabilities.conditions, Workspace()
+            self._conditions, self._workspace, self._choices = capabilities.conditions, Workspace(), ()
         if known is not None:
+            self._choices = self._choices or tuple(known.choices.items())
             self._workspace = self._workspace.joined(known.workspace)
             self.load_s = self.load_s or known.load_s
         if self._store.fault and capabilities.conditions:
@@ -48,10 +50,18 @@ class Measurements:
         self.load_s = seconds
         self._keep(capabilities)
 
+    def chosen(self, capabilities: Capabilities, choices: Choices) -> None:
+        """Remember what loading found to be fastest."""
+        if choices and choices != self._choices:
+            self._choices = choices
+            self._keep(capabilities)
+
     def _keep(self, capabilities: Capabilities) -> None:
-        self._store.keep(capabilities.conditions, self._workspace, self.load_s)
+        self._store.keep(capabilities.conditions, self._workspace, self.load_s, self._choices)
 
     def _applied(self, capabilities: Capabilities) -> Capabilities:
+        if self._choices != capabilities.choices:
+            capabilities = replace(capabilities, choices=self._choices)
         if self._workspace == Workspace():
             return capabilities
         return replace(capabilities, footprint=capabilities.footprint.with_measured(self._workspace))

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from backends import _fastest
 from backends._fastest import FastestAttention, fastest
+from router.config import InstanceConfig, MemoryConfig, ModelConfig, RouterConfig
+from router.router import BackendRouter
 from tests.diffusers_doubles import Lanes, generate, loaded
 from tests.miniatures import miniature
 
@@ -105,6 +108,48 @@ async def test_an_instance_measures_at_load_and_never_again(
     notes = (await backend.probe()).notes
     assert any("measured at load" in note for note in notes)
     assert any(note.startswith("attention of unet: native, measured: native 1000.00 ms") for note in notes)
+
+
+def test_a_winner_that_is_remembered_is_no_race_and_what_is_no_kernel_is_not() -> None:
+    remembering = FastestAttention(lambda **values: None, "mine")
+    for unknown in (None, "", "xformers"):
+        remembering.remember(unknown)
+        assert remembering.race is None
+    remembering.remember("cudnn")
+    assert str(remembering.race) == "cudnn, as measured before"
+
+
+async def notes_of_one_process(source: Path, cache: Path, **changes: Any) -> tuple[str, ...]:
+    """What an instance says of itself once it was loaded."""
+    fields = {"options": {"attention": "fastest"}, "row_limit": 2, "device": "cpu"} | changes
+    instance = InstanceConfig(name="mine", backend="diffusers", source=str(source), **fields)
+    config = RouterConfig(
+        models=(ModelConfig(name="mine", instances=(instance,)),),
+        default_model="mine",
+        memory=MemoryConfig(cache=cache),
+    )
+    async with BackendRouter(config) as router:
+        await router.load("mine")
+        (status,) = await router.probe()
+    assert status.capabilities is not None
+    return status.capabilities.notes
+
+
+async def test_the_next_process_goes_by_it_under_the_same_conditions(
+    miniatures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_fastest, "device_clock", lambda device: lambda run: 1.0)
+    source = miniature("sd15", miniatures)
+    first = await notes_of_one_process(source, tmp_path)
+    assert any(note.startswith("attention of unet: native, measured: ") for note in first)
+    assert "attention of unet: native, as measured before" in await notes_of_one_process(source, tmp_path)
+    for change in (
+        {"row_limit": 1},
+        {"dtype": "bfloat16"},
+        {"options": {"attention": "fastest", "fuse_qkv": True}},
+    ):
+        anew = await notes_of_one_process(source, tmp_path, **change)
+        assert any(note.startswith("attention of unet: native, measured: ") for note in anew)
 
 
 async def test_loras_are_applied_beside_it(miniatures: Path, lanes: Lanes, tmp_path: Path) -> None:

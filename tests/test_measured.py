@@ -29,6 +29,15 @@ async def test_what_one_process_measured_the_next_one_knows(tmp_path: Path) -> N
     assert [file.name for file in (tmp_path / "cache").iterdir()] == [FILE_NAME]
 
 
+async def test_what_was_chosen_is_kept_beside_it(tmp_path: Path) -> None:
+    store = MeasuredStore(tmp_path)
+    store.keep(SDXL, FOUND, 12.5, (("attention of unet", "cudnn"),))
+    await store.close()
+    known = await MeasuredStore(tmp_path).find(SDXL)
+    assert known is not None
+    assert (known.workspace, known.choices) == (FOUND, {"attention of unet": "cudnn"})
+
+
 async def test_another_device_or_dtype_knows_nothing(tmp_path: Path) -> None:
     await keep(tmp_path)
     for name, value in (("device", "NVIDIA L4"), ("dtype", "bfloat16"), ("model", "abd")):

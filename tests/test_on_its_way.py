@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from pathlib import Path
 from types import SimpleNamespace
@@ -98,6 +99,31 @@ async def test_the_lane_goes_on_while_a_picture_is_copied(
     assert not any(each.done() for each in asked)
     copied.done.set()
     assert [(await each).pictures[0].image for each in asked] == [IMAGE, IMAGE]
+
+
+async def test_who_gives_up_is_let_go_when_the_device_has_done_with_the_picture(
+    miniatures: Path, lanes: Lanes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was promised for it is given back then, and not sooner."""
+    backend = await loaded(lanes, miniature("sd15", miniatures))
+    copied, begun = Copied(), threading.Event()
+    take = FromCuda.take
+
+    def taking(self: FromCuda) -> RawImage:
+        begun.set()
+        return take(self)
+
+    monkeypatch.setattr(FromCuda, "take", taking)
+    monkeypatch.setattr(_pipeline, "only_image", lambda output: FromCuda(PIXELS, copied))
+    asked = generate(backend, num_inference_steps=1)
+    await until(begun.is_set)
+    asked.cancel()
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert not asked.done()
+    copied.done.set()
+    with pytest.raises(asyncio.CancelledError):
+        await asked
 
 
 @pytest.mark.parametrize(
