@@ -185,8 +185,9 @@ def test_a_body_that_is_too_large_is_a_413(service: Service) -> None:
     ("method", "path", "allowed"),
     [
         ("GET", "/generate", "POST"),
-        ("PUT", "/v1/jobs", "GET, POST"),
-        ("PUT", "/v1/jobs/job_1", "DELETE, GET"),
+        ("HEAD", "/generate", "POST"),
+        ("PUT", "/v1/jobs", "GET, HEAD, POST"),
+        ("PUT", "/v1/jobs/job_1", "DELETE, GET, HEAD"),
         ("POST", "/", "GET, HEAD"),
     ],
 )
@@ -195,7 +196,7 @@ def test_another_method_is_a_405_that_names_all_it_could_be(
 ) -> None:
     answer = service.http.request(method, path)
     assert (answer.status_code, answer.headers["allow"]) == (405, allowed)
-    assert answer.json()["error"]["code"] == "method_not_allowed"
+    assert method == "HEAD" or answer.json()["error"]["code"] == "method_not_allowed"
 
 
 def test_one_picture_where_bytes_come_out(service: Service) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.metadata import version
+from typing import TypeAlias
 
 from fastapi import FastAPI
 from starlette.middleware import Middleware
@@ -30,6 +31,7 @@ from router.server.access import Access
 from router.server.direct import Direct
 from router.server.front import Front
 from router.server.gate import ID_HEADER, Gate
+from router.server.head import Head
 from router.server.jobs import routes as jobs_routes
 from router.server.jobs.gauges import watch
 from router.server.jobs.jobs import Jobs
@@ -41,6 +43,9 @@ from router.server.picture_urls import Fetch
 from router.server.quotas import Quotas
 from router.server.settings import ServerSettings
 from router.server.state import StateFolder
+
+Start: TypeAlias = Callable[[], Awaitable[None]]
+"""Probes, loads what is to be there from the start, resumes the jobs, and lets requests in."""
 
 _JOBS_FILE = "jobs.sqlite"
 
@@ -70,6 +75,7 @@ def create_app(router: BackendRouter, settings: ServerSettings) -> FastAPI:
         middleware=[
             *_cross_origin(settings),
             Middleware(Gate, front=front),
+            Middleware(Head),
             Middleware(Direct, routes=routes),
         ],
         docs_url=None,  # their pages load scripts from elsewhere
@@ -84,25 +90,39 @@ def create_app(router: BackendRouter, settings: ServerSettings) -> FastAPI:
 
 @asynccontextmanager
 async def living(app: FastAPI) -> AsyncIterator[None]:
-    """From taking the state folder to letting it go. Raises `ConfigError` where the service cannot begin."""
+    """For servers that open their port when all is there. Raises what keeps the service from beginning."""
     front: Front = app.state.front
+    async with opened(front) as start:
+        await start()
+        yield
+        await front.begin_to_close()
+
+
+@asynccontextmanager
+async def opened(front: Front) -> AsyncIterator[Start]:
+    """From taking the state folder to letting it go. Raises `ConfigError` where it cannot be had.
+
+    What it gives is to be awaited once, and raises what probing and loading raise.
+    """
     state = StateFolder(front.settings.state)
     await asyncio.to_thread(state.open)
     try:
         front.links.use_secret(state.secret)
         await asyncio.to_thread(front.outputs.open)
-        async with front.router:
-            await front.router.probe()
-            await front.router.load_resident()
-            for model in front.settings.preload:
-                await front.router.load(model)
-            async with front.jobs:
-                front.closers.append(front.jobs.drain)
-                front.ready = True
-                yield
-                await front.begin_to_close()
+        async with front.router, AsyncExitStack() as stack:
+            yield lambda: _start(front, stack)
     finally:
         await asyncio.to_thread(state.close)
+
+
+async def _start(front: Front, stack: AsyncExitStack) -> None:
+    await front.router.probe()
+    await front.router.load_resident()
+    for model in front.settings.preload:
+        await front.router.load(model)
+    await stack.enter_async_context(front.jobs)
+    front.closers.append(front.jobs.drain)
+    front.ready = True
 
 
 def _front(router: BackendRouter, settings: ServerSettings) -> Front:

@@ -84,6 +84,12 @@ class RateLimitError(OverloadedError):
     code = "rate_limit_exceeded"
 
 
+class StartingError(OverloadedError):
+    """The service begins; it takes requests when its models are loaded."""
+
+    code = "starting"
+
+
 class ClosingError(OverloadedError):
     """The service ends; another one, or the next, takes the request."""
 
@@ -178,7 +184,8 @@ async def _on_http_error(request: Request, exc: Exception) -> JSONResponse:
 def _allowed(request: Request) -> str:
     """Of every route with this path; Starlette names the methods of the first one alone."""
     routes = [route for route in request.app.routes if route.matches(request.scope)[0] is not Match.NONE]
-    return ", ".join(sorted({method for route in routes for method in route.methods}))
+    methods = {method for route in routes for method in route.methods}
+    return ", ".join(sorted(methods | ({"HEAD"} if "GET" in methods else set())))
 
 
 async def _on_mistake(request: Request, exc: Exception) -> JSONResponse:

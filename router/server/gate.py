@@ -12,8 +12,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from router.errors import RouterError
 from router.request_id import REQUEST_ID, new_request_id
-from router.server.access import LINK, takes_links
-from router.server.errors import UnauthorizedError, reply
+from router.server.access import LINK, is_open, takes_links
+from router.server.errors import StartingError, UnauthorizedError, reply
 from router.server.exchange import Exchange
 from router.server.front import Front
 
@@ -22,6 +22,7 @@ log = logging.getLogger("router.server")
 ID_HEADER = "X-Request-ID"
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _UNKNOWN_ROUTE = "unknown"
+_METRICS = "/metrics"
 _READS = frozenset({"GET", "HEAD"})
 _SECURITY = (
     (b"x-content-type-options", b"nosniff"),
@@ -67,7 +68,10 @@ class Gate:
             self._note(scope, exchange)
 
     def _admit(self, scope: Scope, headers: Mapping[str, str], exchange: Exchange) -> None:
-        """Raise what `Access` has against the request; a signed link stands in for a key."""
+        """Raise what `Access` has against the request; a signed link stands in for a key.
+
+        While the service starts it answers for itself and shows its page, and no more.
+        """
         access, method, path = self._front.access, scope["method"], scope["path"]
         access.check_source(method, headers)
         try:
@@ -76,6 +80,8 @@ class Gate:
             if not (method in _READS and takes_links(path) and self._has_link(path, scope["query_string"])):
                 raise
             exchange.key = LINK
+        if not (self._front.ready or is_open(path) or path == _METRICS):
+            raise StartingError("The service is starting; models are probed and loaded. Come again soon.")
 
     def _has_link(self, path: str, query: bytes) -> bool:
         return self._front.links.holds(path, dict(parse_qsl(query.decode("latin-1"))))

@@ -35,7 +35,7 @@ class Readiness(BaseModel):
 
 
 @routes.get("/healthz", response_model=Life)
-async def healthz() -> Response:
+async def healthz(request: Request) -> Response:
     """Whether the process is alive."""
     return JSONResponse({"status": "alive"})
 

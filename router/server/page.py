@@ -63,12 +63,12 @@ def _file(name: str, data: bytes) -> File:
 _FILES = _read()
 
 
-@routes.api_route("/", methods=["GET", "HEAD"])
+@routes.get("/")
 async def page(request: Request) -> Response:
     return _reply(request, "index.html")
 
 
-@routes.api_route("/page/{name}", methods=["GET", "HEAD"])
+@routes.get("/page/{name}")
 async def page_file(request: Request, name: str) -> Response:
     return _reply(request, name)
 

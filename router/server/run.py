@@ -1,9 +1,11 @@
-"""run: uvicorn around the app, ended our way.
+"""run: uvicorn around the app, begun and ended our way.
 
+The port is open from the beginning: `/healthz` answers while models are still loaded, `/readyz` says no.
 First SIGTERM or SIGINT: `/readyz` says no while the listener still lives, no new work is taken,
 running work is finished, then everything closes and the process exits with 0. What is not finished
-after the grace time is stopped. A second signal ends the process at once. With `exit_on_lost_device` a
-device that only a new process mends ends it in the same way, with exit code 5.
+after the grace time is stopped. A second signal ends the process at once, and so does the first while it
+starts. With `exit_on_lost_device` a device that only a new process mends ends it as a signal does, with
+exit code 5.
 """
 
 from __future__ import annotations
@@ -16,14 +18,15 @@ import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Iterator, Mapping
+from typing import NoReturn
 
 import uvicorn
-from fastapi import FastAPI
 
 from router.errors import ConfigError, DeviceLostError
 from router.router import BackendRouter
-from router.server.app import create_app, living
+from router.server.app import create_app, opened
 from router.server.front import Front
 from router.server.log import keep_flushed
 from router.server.lost_device import device_lost
@@ -57,7 +60,7 @@ def run(router: BackendRouter, settings: ServerSettings) -> None:
         timeout_graceful_shutdown=_LAST_REPLIES_S,
     )
     with _bound(settings) as listener, asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
-        runner.run(_serve(app, Server(config, app.state.front), listener))
+        runner.run(_serve(app.state.front, Server(config, app.state.front), listener))
 
 
 def _relieve_collector() -> None:
@@ -71,12 +74,20 @@ def _relieve_collector() -> None:
     gc.set_threshold(_YOUNG_OBJECTS)
 
 
-async def _serve(app: FastAPI, server: Server, listener: socket.socket) -> None:
+async def _serve(front: Front, server: Server, listener: socket.socket) -> None:
     flushing = asyncio.create_task(keep_flushed())
-    async with living(app):
-        host, port = listener.getsockname()[:2]
-        log.info("listening", extra={"host": host, "port": port})
-        await server.serve(sockets=[listener])
+    async with opened(front) as start:
+        address = dict(zip(("host", "port"), listener.getsockname(), strict=False))
+        log.info("listening", extra=address)
+        serving = asyncio.create_task(server.serve(sockets=[listener]))
+        try:
+            await start()
+            log.info("ready", extra={**address, "seconds": round(time.time() - front.started_at, 3)})
+        except BaseException:
+            server.should_exit = True
+            raise
+        finally:
+            await serving
     flushing.cancel()
     log.info("ended")
     if server.lost is not None:
@@ -84,7 +95,7 @@ async def _serve(app: FastAPI, server: Server, listener: socket.socket) -> None:
 
 
 def _bound(settings: ServerSettings) -> socket.socket:
-    """The address is taken at once, but nobody is let in before the models are loaded."""
+    """The address is taken before anything else is done."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
@@ -142,6 +153,8 @@ class Server(uvicorn.Server):
                 loop.remove_signal_handler(sign)
 
     def _on_signal(self, sign: signal.Signals) -> None:
+        if not self._front.ready:
+            _end_the_start(sign)
         if self._ending is None:
             log.info("shutting down", extra={"signal": sign.name, "running": self._front.running})
             self._ending = asyncio.create_task(self._end())
@@ -167,3 +180,10 @@ class Server(uvicorn.Server):
             log.warning("the grace time is over; stopping what runs", extra={"running": front.running})
             await front.stop()
         self.should_exit = True
+
+
+def _end_the_start(sign: signal.Signals) -> NoReturn:
+    """Nobody waits for anything yet, and a thread that loads a model can only be waited for."""
+    log.info("shutting down before it was ready", extra={"signal": sign.name})
+    logging.shutdown()  # writes what the log still holds
+    os._exit(0)
