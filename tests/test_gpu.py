@@ -91,6 +91,48 @@ async def test_attention_is_chosen_among_several_kernels(
     assert told.count(" ms") >= 2
 
 
+async def test_decoding_on_its_own_stream_makes_the_same_pictures(miniatures: Path, lanes: Lanes) -> None:
+    """Bit for bit, with pictures that end while others are denoised."""
+    source = miniature("sd15", miniatures)
+    made = []
+    for options in ({}, {"decode_stream": True}):
+        backend = await loaded(lanes, source, **CUDA, options=options)
+        asked = [
+            generate(backend, height=512, width=512, num_inference_steps=steps, seed=steps, reproducible=True)
+            for steps in (1, 2, 3, 4, 6, 8)
+        ]
+        made.append([pixels(await each) for each in asked])
+    assert all(torch.equal(plain, beside) for plain, beside in zip(*made, strict=True))
+
+
+async def test_want_of_memory_in_a_tick_is_contained(miniatures: Path, lanes: Lanes) -> None:
+    backend = await loaded(lanes, miniature("sd15", miniatures), **CUDA)
+    unet = backend._gatherings["unet"]
+    plain, refused = unet._function, []
+
+    def greedy(**values: Any) -> Any:
+        if values["sample"].shape[0] > 4:
+            refused.append(values["sample"].shape[0])
+            torch.empty(2**46, dtype=torch.uint8, device="cuda:0")
+        return plain(**values)
+
+    unet._function = greedy
+    made = await generate(backend, num_images_per_prompt=8)
+    assert refused
+    assert [picture.error for picture in made.pictures] == [None] * 8
+    assert (await generate(backend)).pictures[0].error is None
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
+async def test_every_device_makes_the_same_picture(miniatures: Path, lanes: Lanes) -> None:
+    source = miniature("sd15", miniatures)
+    made = []
+    for device in ("cuda:0", "cuda:1"):
+        backend = await loaded(lanes, source, **{**CUDA, "device": device}, options=EXACT)
+        made.append(pixels(await generate(backend, previews=True)))
+    assert (made[0] - made[1]).abs().max() <= 2
+
+
 async def test_what_runs_took_is_measured(miniatures: Path, lanes: Lanes) -> None:
     backend = await loaded(lanes, miniature("sd15", miniatures), **CUDA)
     made = await generate(backend)
