@@ -18,6 +18,9 @@ from router.footprint import Peak, Stage, Workspace
 _RUNS = 3
 """Of each shape are measured: to ask the allocator costs about 0.1 ms."""
 
+_UNSETTLED = 3
+"""First runs of a compiled shape, in which a compiler measures and records."""
+
 _LATENTS = ("sample", "hidden_states", "z")
 _PACKED = 4
 """Latents in one token of FLUX."""
@@ -117,6 +120,13 @@ def _latents(args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor:
     named = (kwargs[name] for name in _LATENTS if name in kwargs)
     found: torch.Tensor = args[0] if args else next(named)
     return found
+
+
+def gauged(gauge: Gauge | None, module: Callable[..., Any], quicker: Callable[..., Any] | None) -> Any:
+    """What runs in a denoiser's place, measured where that can be; `None` is itself."""
+    if gauge is None:
+        return quicker
+    return gauge.around(quicker or module, "denoise", unsettled=_UNSETTLED if quicker else 0)
 
 
 def gauge_of(device: str, cell_pixels: int, tile_pixels: int | None, *, offloaded: bool) -> Gauge | None:

@@ -29,7 +29,7 @@ from backends._conditions import conditions
 from backends._device import device_of, torch_device
 from backends._footprint import MemorySettings, cell_pixels
 from backends._gather import Gathering
-from backends._gauge import Gauge, gauge_of
+from backends._gauge import Gauge, gauge_of, gauged
 from backends._headroom import Room, cuda_free_bytes, headroom
 from backends._loras import with_loras
 from backends._offload import OffloadOptions
@@ -53,9 +53,6 @@ from router.model_folder import ModelFolder
 from router.request import GenerateRequest
 from router.single_file import SingleFile, open_model
 from router.types import Generated, OnEvent
-
-_UNSETTLED = 3
-"""First runs of a compiled shape, in which a compiler measures and records."""
 
 _MATTERS = ("attention", "offload", "vae_dtype", "vae_slicing", "refiner", *SpeedOptions.model_fields)
 """The options that change what a run takes."""
@@ -270,10 +267,7 @@ class DiffusersBackend(PipelineBackend):
         return self.adapters.calls_of(name, gathering, lora_set(request))
 
     def compiled(self, name: str, module: Any) -> Any:
-        quicker = self._quicker.of(name, module)
-        if self._gauge is None:
-            return quicker
-        return self._gauge.around(quicker or module, "denoise", unsettled=_UNSETTLED if quicker else 0)
+        return gauged(self._gauge, module, self._quicker.of(name, module))
 
     def room(self, name: str) -> Room | None:
         return headroom(self._gauge, partial(cuda_free_bytes, self._device)) if self._gauge else None

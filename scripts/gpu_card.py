@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import torch
 
+from backends._gauge import Meter
 from scripts.machine import machine
 
 LARGE, SMALL = 8192, 256
@@ -20,6 +21,7 @@ class Card:
     def __init__(self, device: str) -> None:
         self.device = torch.device(device)
         self.is_cuda = self.device.type == "cuda"
+        self._most = 0
 
     @property
     def name(self) -> str:
@@ -33,12 +35,28 @@ class Card:
             torch.cuda.synchronize(self.device)
 
     def forget_peak(self) -> None:
+        self._most = 0
         if self.is_cuda:
             torch.cuda.reset_peak_memory_stats(self.device)
 
     def peak_bytes(self) -> int | None:
         """Most bytes that tensors held since `forget_peak`; `None` on a CPU."""
-        return torch.cuda.max_memory_allocated(self.device) if self.is_cuda else None
+        return max(self._most, self.most()) if self.is_cuda else None
+
+    @property
+    def meter(self) -> Meter | None:
+        """Itself, where the allocator counts: what a gauge resets is not to be hidden from `peak_bytes`."""
+        return self if self.is_cuda else None
+
+    def now(self) -> int:
+        return int(torch.cuda.memory_allocated(self.device))
+
+    def most(self) -> int:
+        return int(torch.cuda.max_memory_allocated(self.device))
+
+    def forget(self) -> None:
+        self._most = max(self._most, self.most())
+        torch.cuda.reset_peak_memory_stats(self.device)
 
     def seconds(self, run: Callable[[], object], repeats: int) -> list[float]:
         """Of each run, to the end of what the device was given."""

@@ -16,10 +16,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from backends import _fp8, _speed
 from backends._compiled import Compiled
 from backends._fastest import SDPA_KERNELS, only_kernel
+from backends._gauge import Gauge
 from backends._speed import SpeedOptions
+from router.footprint import Workspace
 from router.request import GenerateRequest
 from scripts.gpu_card import Card
 from scripts.gpu_models import Asked, denoiser, parameters
+from scripts.gpu_promise import Promise
 from scripts.gpu_ways import Captured, OnLane, Plain, compile_blocks, requests
 
 COUNTS = (1, 4, 8, 16)
@@ -94,6 +97,9 @@ class Bench:
         captured = Captured(self.pipeline, requests(self.asked, max(1, self.row_limit // per_picture)))
         plain = captured()[0].float()
         first = self._choice("as it is", captured, plain, captured)
+        if self.card.is_cuda:  # against the lines of phase `lane`
+            options = SpeedOptions(decode_stream=True)
+            self._on_lane("lane, decoding on a stream of its own", options, self.counts[-2:-1])
         for name, change in self._changes(captured):
             with change as call:
                 self._choice(name, captured, plain, call, first)
@@ -103,15 +109,29 @@ class Bench:
         how = f"{count} at once" if batch > 1 else "one at a time"
         self._measure(f"{way}, {how}", count, "equal", plain.run, batch)
 
-    def _on_lane(self, way: str, options: SpeedOptions) -> None:
+    def _on_lane(self, way: str, options: SpeedOptions, counts: Sequence[int] = ()) -> None:
         started = time.perf_counter()
-        lane = OnLane(self.pipeline, str(self.card.device), options, self.asked, self.row_limit)
+        rows, meter = self.facts["rows_per_picture"], self.card.meter
+        promise = Promise(self.pipeline, self.asked, self.dtype, rows)
+        gauge = Gauge(meter, promise.cell_pixels) if meter else None
+        lane = OnLane(self.pipeline, str(self.card.device), options, self.asked, self.row_limit, gauge)
         self.facts[f"load_s of {way}"] = time.perf_counter() - started
+
+        def run(count: int, workload: str) -> None:
+            measured = self._measure(way, count, workload, lane.run, count)
+            limits = lane.backend.row_limit, lane.backend.decode_row_limit
+            if measured is not None:
+                beside = {"overlapped": options.decode_stream}
+                measured["formula_bytes"] = promise.bytes(count, *limits, Workspace(), **beside)
+                promised = promise.bytes(count, *limits, lane.backend.workspace(), **beside)
+                peak = measured["peak_bytes"]
+                measured |= {"promised_bytes": promised, "peak_share": peak and peak / promised}
+
         try:
-            for count in self.counts:
-                self._measure(way, count, "equal", lane.run, count)
+            for count in counts or self.counts:
+                run(count, "equal")
                 if count > 1:
-                    self._measure(way, count, "mixed", lane.run, count)
+                    run(count, "mixed")
         finally:
             lane.close()
 
@@ -122,10 +142,10 @@ class Bench:
         workload: str,
         run: Callable[[Sequence[GenerateRequest]], None],
         at_once: int,
-    ) -> None:
+    ) -> dict[str, Any] | None:
         if time.monotonic() > self.ends_at:
             self.left_out.append(f"{way}, {count} {workload}")
-            return
+            return None
         wanted = requests(self.asked, count, mixed=workload == "mixed")
         run(wanted)
         self.card.forget_peak()
@@ -152,6 +172,7 @@ class Bench:
                 "peak_bytes": peak,
             }
         )
+        return self.rows[-1]
 
     def _step_s(
         self,

@@ -5,15 +5,20 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 
 from backends import _speed
 from backends._compiled import allow_variants, repeated_blocks
+from backends._decode_stream import CudaStreams
+from backends._gauge import Gauge, gauged
+from backends._headroom import Room, cuda_free_bytes, headroom
 from backends._pipeline import PipelineBackend
 from backends._quicker import Quicker
 from backends._speed import SpeedOptions
+from router.footprint import Workspace
 from router.lane import Lane
 from router.request import GenerateRequest
 from router.types import ignore_event
@@ -91,9 +96,12 @@ def compile_blocks(module: torch.nn.Module) -> Callable[[], None]:
 class OnLane:
     """Our lane, on a thread of its own, with an event loop that lives from one run to the next."""
 
-    def __init__(self, pipeline: Any, card: str, options: SpeedOptions, asked: Asked, rows: int) -> None:
+    def __init__(
+        self, pipeline: Any, card: str, options: SpeedOptions, asked: Asked, rows: int, gauge: Gauge | None
+    ) -> None:
+        """`gauge`: what measures the runs, as in an instance on a GPU."""
         self._runner = asyncio.Runner()
-        self.backend: Built = self._runner.run(_loaded(pipeline, card, options, asked, rows))
+        self.backend: Built = self._runner.run(_loaded(pipeline, card, options, asked, rows, gauge))
 
     def run(self, wanted: Sequence[GenerateRequest]) -> None:
         self._runner.run(self._all(wanted))
@@ -112,7 +120,9 @@ class Built(PipelineBackend):
 
     name = "bench"
 
-    def __init__(self, pipeline: Any, lane: Lane, options: SpeedOptions, asked: Asked, rows: int) -> None:
+    def __init__(
+        self, pipeline: Any, lane: Lane, options: SpeedOptions, asked: Asked, rows: int, gauge: Gauge | None
+    ) -> None:
         super().__init__()
         self.lane = lane
         self.row_limit = rows
@@ -120,23 +130,40 @@ class Built(PipelineBackend):
         self._pipeline = pipeline
         self._options = options
         self._asked = asked
+        self._gauge = gauge
         self._quicker = Quicker(options, self.name)
 
     def read(self) -> Any:
         return self._pipeline
 
     def place(self, pipeline: Any) -> None:
+        if self._gauge:
+            pipeline.vae.decode = self._gauge.around(pipeline.vae.decode, "decode")
         _speed.apply(self._options, pipeline, self.name)
+        if self._options.decode_stream:
+            self.decode_streams = CudaStreams(self.lane.name)
 
     def compiled(self, name: str, module: Any) -> Any:
-        return self._quicker.of(name, module)
+        return gauged(self._gauge, module, self._quicker.of(name, module))
+
+    def room(self, name: str) -> Room | None:
+        return headroom(self._gauge, partial(cuda_free_bytes, self.lane.name)) if self._gauge else None
+
+    def workspace(self) -> Workspace:
+        return self._gauge.workspace if self._gauge else Workspace()
+
+    def _let_go(self) -> None:
+        self._pipeline.vae.__dict__.pop("decode", None)
+        super()._let_go()
 
     def warm_up(self) -> None:
         self._quicker.warm_up(self, (self._asked.height, self._asked.width))
 
 
-async def _loaded(pipeline: Any, card: str, options: SpeedOptions, asked: Asked, rows: int) -> Built:
-    backend = Built(pipeline, Lane(card), options, asked, rows)
+async def _loaded(
+    pipeline: Any, card: str, options: SpeedOptions, asked: Asked, rows: int, gauge: Gauge | None
+) -> Built:
+    backend = Built(pipeline, Lane(card), options, asked, rows, gauge)
     await backend.load()
     return backend
 

@@ -14,9 +14,9 @@ import torch
 
 from backends import _speed
 from backends._compiled import Compiled
-from scripts import gpu_phases
+from scripts import gpu_phases, gpu_ways
 from scripts.gpu_card import Card
-from scripts.gpu_models import NAMES, SPECIFICATIONS, Asked, build, denoiser
+from scripts.gpu_models import NAMES, SPECIFICATIONS, Asked, build, denoiser, parameters
 from scripts.gpu_phases import Bench, psnr
 from scripts.gpu_plot import svg
 from scripts.gpu_ways import Captured, requests
@@ -87,6 +87,43 @@ def test_every_phase_measures_what_it_says(without_compiler: None) -> None:
     assert choices["denoiser: as it is"]["psnr_db"] is None
     assert choices["denoiser: fuse_qkv"]["psnr_db"] is None or choices["denoiser: fuse_qkv"]["psnr_db"] > 80
     assert made.left_out == []
+
+
+def test_the_promise_for_a_picture_stands_beside_what_it_took(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With an allocator that says so, in the place of CUDA's: every run takes a kilobyte."""
+
+    class Counting(Card):
+        meter = property(lambda self: self)
+
+        def peak_bytes(self) -> int:
+            return 10_000_000
+
+        def now(self) -> int:
+            return 0
+
+        def most(self) -> int:
+            return 1_000
+
+        def forget(self) -> None: ...
+
+    monkeypatch.setattr(gpu_ways, "cuda_free_bytes", lambda device: 10**9)
+    made = bench("sd15")
+    made.lane()
+    weights = sum(
+        parameters(each) for each in made.pipeline.components.values() if isinstance(each, torch.nn.Module)
+    )
+    plain = {(row["requests"], row["workload"]): row for row in made.rows}
+    assert plain[1, "equal"]["formula_bytes"] == plain[1, "equal"]["promised_bytes"] > 4 * weights
+    assert plain[2, "equal"]["promised_bytes"] > plain[1, "equal"]["promised_bytes"]
+    assert plain[1, "equal"]["peak_share"] is None
+    made.rows, made.card = [], Counting("cpu")
+    made.lane()
+    for row in made.rows:
+        assert row["promised_bytes"] < row["formula_bytes"]
+        assert row["peak_share"] == 10_000_000 / row["promised_bytes"]
+    alone = next(row for row in made.rows if row["requests"] == 1)
+    assert alone["promised_bytes"] == pytest.approx(4 * weights + 1_000, rel=0.02)
+    assert "decode" not in vars(made.pipeline.vae)
 
 
 def test_what_the_time_does_not_suffice_for_is_named() -> None:
