@@ -84,12 +84,15 @@ def device_clock(device: torch.device) -> Clock:
 
 
 def only_kernel(name: str) -> AbstractContextManager[Any]:
-    """Inside, attention runs by this kernel, or raises `RuntimeError` where it cannot."""
+    """Inside, all attention of the process runs by this kernel, or raises `RuntimeError` where it cannot."""
     return nullcontext() if name == NATIVE else sdpa_kernel(SDPA_KERNELS[name])
 
 
 def first_kernel(name: str) -> AbstractContextManager[Any]:
-    """Inside, this kernel goes first, and the others are there for what it cannot do."""
+    """Inside, this kernel goes first, and the others are there for what it cannot do.
+
+    It is a setting of the process: none is ever forbidden, so that no other thread fails for it.
+    """
     if name == NATIVE:
         return nullcontext()
     others = [kernel for kernel in (*SDPA_KERNELS.values(), SDPBackend.MATH) if kernel != SDPA_KERNELS[name]]
@@ -125,7 +128,7 @@ class FastestAttention:
     def _measured(self, values: Mapping[str, Any]) -> Race:
         def run_by(kernel: str) -> Callable[[], object]:
             def run() -> object:
-                with only_kernel(kernel):
+                with first_kernel(kernel):  # not alone: lanes of other devices run meanwhile
                     return self._function(**values)
 
             return run

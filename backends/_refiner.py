@@ -21,6 +21,7 @@ from backends import _tasks
 from backends._gather import Gathering
 from backends._quiet import quiet
 from backends._stand_in import StandIn
+from backends._timesteps import keep_on_cpu
 from router.capabilities import Capabilities
 from router.errors import ConfigError, InvalidRequestError, LoadError
 from router.lane import Lane
@@ -56,13 +57,14 @@ class Refiner:
         self._pipeline = pipeline
         self._gathering = gathering
 
-    def for_task(self, base: Any, request: GenerateRequest, lane: Lane) -> Any:
+    def for_task(self, base: Any, request: GenerateRequest, lane: Lane, *, never_waits: bool = False) -> Any:
         """Its pipeline as a task's own, over the stand-ins that the task's base has."""
         pipeline = copy.copy(self._pipeline)
         own = pipeline.__dict__
-        own["scheduler"] = _tasks.new_scheduler(
+        scheduler = _tasks.new_scheduler(
             request.scheduler, pipeline.scheduler, _tasks.schedulers(pipeline.scheduler)
         )
+        own["scheduler"] = keep_on_cpu(scheduler) if never_waits else scheduler
         own["unet"] = StandIn(own["unet"], self._gathering, lane, share=not request.reproducible)
         own |= {name: getattr(base, name) for name in ("text_encoder_2", "tokenizer_2", "vae")}
         return pipeline

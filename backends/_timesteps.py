@@ -12,13 +12,19 @@ def keep_on_cpu(scheduler: Any) -> Any:
     They are looked at in every step (`(timesteps == t).nonzero()`, `alphas[t]`), for which a GPU would
     have to finish all that it was given. The denoiser gets its timesteps with the tick, in one copy.
     """
-    plain = scheduler.set_timesteps
+    scheduler.__class__ = _on_cpu(type(scheduler))
+    return scheduler
+
+
+@functools.cache
+def _on_cpu(kind: Any) -> type:
+    """The class under its own name. Not a method of the instance alone: a copy's would set the original."""
+    plain = kind.set_timesteps
 
     @functools.wraps(plain)  # pipelines look at its signature
-    def set_timesteps(num_inference_steps: Any = None, device: Any = None, **others: Any) -> Any:
+    def set_timesteps(self: Any, num_inference_steps: Any = None, device: Any = None, **others: Any) -> Any:
         if num_inference_steps is not None:
             others["num_inference_steps"] = num_inference_steps
-        return plain(device="cpu", **others)
+        return plain(self, device="cpu", **others)
 
-    scheduler.set_timesteps = set_timesteps
-    return scheduler
+    return type(kind.__name__, (kind,), {"set_timesteps": set_timesteps, "__module__": kind.__module__})

@@ -260,7 +260,7 @@ class DiffusersBackend(PipelineBackend):
         start = request.refiner_start
         if start is None or start == 1:
             return super().run(pipeline, arguments, request)
-        refiner = self._refiner.for_task(pipeline, request, self.lane)
+        refiner = self._refiner.for_task(pipeline, request, self.lane, never_waits=self.never_waits)
         return _refiner.refine(pipeline, refiner, arguments, self.prompts(request, refiner), start)
 
     def calls_of(self, name: str, gathering: Gathering, request: GenerateRequest) -> MakesCalls:

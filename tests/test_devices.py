@@ -6,6 +6,10 @@ import asyncio
 import os
 from pathlib import Path
 
+import pytest
+import torch
+
+from backends._device import prepare_thread
 from router.config import ModelConfig
 from router.router import BackendRouter
 from tests.configurations import instances, names, read, refused
@@ -29,6 +33,17 @@ def test_a_list_of_devices_is_an_instance_on_each(tmp_path: Path) -> None:
     assert devices(config.models[0]) == ["cpu:0", "cpu:1"]
     config = read(tmp_path, TWO.format(source="here", name=""))
     assert instances(config, "photo") == ["photo/diffusers", "photo/diffusers-2"]
+
+
+def test_a_lane_has_its_device_for_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else events, pinned memory and generated kernels of the second device would be the first one's."""
+    chosen: list[int] = []
+    monkeypatch.setattr(torch, "set_grad_enabled", lambda enabled: None)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    for device in ("cuda:1", "cpu:1", "cuda", "test"):
+        prepare_thread(None, device)
+    assert chosen == [1, 0]
 
 
 def test_the_least_predicted_completion_chooses_unless_the_file_says_otherwise(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.nn.attention import SDPBackend
 
 from backends import _fastest
 from backends._fastest import FastestAttention, fastest
@@ -61,19 +62,19 @@ def test_what_cannot_be_is_told_and_passed_over() -> None:
 
 
 def test_a_kernel_is_chosen_in_the_first_call_of_the_warm_up() -> None:
-    seconds = {None: 3.0, "flash": 1.0}
-    inside: list[str | None] = []
+    """By its place in torch's order, which is of the whole process: none is ever forbidden."""
+    order: Any = torch._C._get_sdp_priority_order
+    usual, cudnn = order(), int(SDPBackend.CUDNN_ATTENTION)
+    inside: list[list[int]] = []
 
     def attention(query: torch.Tensor) -> torch.Tensor:
-        flash, math = torch.backends.cuda.flash_sdp_enabled(), torch.backends.cuda.math_sdp_enabled()
-        inside.append(None if math else "flash" if flash else "other")
-        if inside[-1] == "other":
-            raise RuntimeError("No available kernel.")
+        inside.append(order())
+        assert torch.backends.cuda.math_sdp_enabled()
         return query
 
     def clock(run: Callable[[], object]) -> float:
         run()
-        return seconds[inside[-1]]
+        return 1.0 if inside[-1][0] == cudnn else 3.0
 
     denoiser = FastestAttention(attention, "mine", clock)
     denoiser(query=torch.ones(1))
@@ -81,11 +82,12 @@ def test_a_kernel_is_chosen_in_the_first_call_of_the_warm_up() -> None:
     denoiser.warming = True
     denoiser(query=torch.ones(1))
     assert denoiser.race is not None
-    assert denoiser.race.winner == "flash"
-    assert denoiser.race.seconds["cudnn"] is None
+    assert denoiser.race.winner == "cudnn"
+    assert denoiser.race.seconds == {"native": 3.0, "cudnn": 1.0, "flash": 3.0, "efficient": 3.0}
     runs = len(inside)
     denoiser(query=torch.ones(1))
-    assert inside[runs:] == [None]  # flash goes first, and the others are allowed
+    assert [each[0] for each in inside[runs:]] == [cudnn]
+    assert (inside[0], order()) == (usual, usual)
 
 
 async def test_an_instance_measures_at_load_and_never_again(

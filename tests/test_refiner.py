@@ -121,10 +121,12 @@ async def test_both_stages_share_ticks_with_the_neighbours(base: Path, refiner: 
     assert min(generated.rows / generated.ticks for generated in made) > 2
 
 
+@pytest.mark.parametrize("never_waits", [False, True])
 async def test_steps_and_previews_are_counted_over_both_stages(
-    base: Path, refiner: Path, lanes: Lanes
+    never_waits: bool, base: Path, refiner: Path, lanes: Lanes
 ) -> None:
     backend = await loaded(lanes, base, options={"refiner": str(refiner)})
+    backend.never_waits = never_waits  # as on CUDA
     for scheduler in (None, "heun"):
         steps: list[Any] = []
         fields = {

@@ -77,6 +77,17 @@ def test_the_device_that_a_pipeline_names_is_passed_over() -> None:
     assert len(scheduler.timesteps) == 3
 
 
+def test_a_copy_counts_for_itself() -> None:
+    """The stages of a refiner are counted with copies, before the schedulers are used."""
+    scheduler = keep_on_cpu(DDIMScheduler(**NOISE))
+    scheduler.set_timesteps(4)
+    other = copy.deepcopy(scheduler)
+    other.set_timesteps(9, device="meta")
+    assert (len(scheduler.timesteps), len(other.timesteps)) == (4, 9)
+    assert type(other).__name__ == "DDIMScheduler"
+    assert type(other).from_config(other.config).config == scheduler.config
+
+
 @pytest.mark.parametrize("family", ["sd15", "flux"])
 async def test_pictures_are_the_same(family: Family, miniatures: Path, lanes: Lanes) -> None:
     backend = await loaded(lanes, miniature(family, miniatures))
