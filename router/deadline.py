@@ -6,22 +6,24 @@ import asyncio
 from types import TracebackType
 from typing import Any
 
+from router.alarm import Alarm, Alarms
+
 
 class Deadline:
     """Entered with `with`, it cancels its task when the time has come and raises `TimeoutError`.
 
-    Like `asyncio.timeout_at` at less than half its cost. And it is strict: where the task was
-    cancelled, the block ends as cancelled or timed out, whatever came out of it.
+    Like `asyncio.timeout_at` at a fraction of its cost. And it is strict: where the task was cancelled, the
+    block ends as cancelled or timed out, whatever came out of it.
     """
 
-    __slots__ = ("_cancelled_before", "_expired", "_loop", "_task", "_timer", "at")
+    __slots__ = ("_alarm", "_cancelled_before", "_expired", "_loop", "_task", "at")
 
     def __init__(self, task: asyncio.Task[Any], seconds: float | None) -> None:
         self._task = task
         self._loop = task.get_loop()
         self._cancelled_before = task.cancelling()
         self._expired = False
-        self._timer: asyncio.TimerHandle | None = None
+        self._alarm: Alarm | None = None
         self.at = None if seconds is None else self._loop.time() + seconds
         """On the loop's clock; `None` never comes."""
 
@@ -30,13 +32,13 @@ class Deadline:
 
     def __enter__(self) -> None:
         if self.at is not None:
-            self._timer = self._loop.call_at(self.at, self._expire)
+            self._alarm = Alarms.of(self._loop).set(self.at, self._expire)
 
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
+        if self._alarm is not None:
+            Alarms.of(self._loop).turn_off(self._alarm)
         if self._task.cancelling() <= self._cancelled_before:
             return
         if self._expired and self._task.uncancel() <= self._cancelled_before:
