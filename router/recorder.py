@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter, deque
+from collections.abc import Callable
+from contextvars import ContextVar
+from typing import TypeAlias
 
 from router.breaker import Clock
 from router.config import WatchConfig
@@ -13,6 +16,12 @@ from router.record import Record, line_of
 from router.trace import Trace
 
 log = logging.getLogger("router.requests")
+
+Take: TypeAlias = Callable[[Record], bool]
+"""Whether the record will be logged by who took it, beside what only he knows of the request."""
+
+TAKE_RECORD: ContextVar[Take | None] = ContextVar("take_record", default=None)
+"""Set by who logs a line for each request anyway (the HTTP gate), so that there are not two."""
 
 
 class Recorder:
@@ -37,9 +46,11 @@ class Recorder:
         self._records.append(record)
         for warning in record.warnings:
             self.warned[warning, record.model, record.instance] += 1
+        take = TAKE_RECORD.get()
+        is_taken = take is not None and take(record)
         if record.warnings:
             log.warning("request ended: %s", " ".join(record.notes), extra=line_of(record))
-        elif log.isEnabledFor(logging.INFO):
+        elif not is_taken and log.isEnabledFor(logging.INFO):
             log.info("request ended", extra=line_of(record))
 
     async def close(self) -> None:

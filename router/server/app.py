@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.metadata import version
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from fastapi import FastAPI
 from starlette.middleware import Middleware
@@ -44,10 +44,15 @@ from router.server.quotas import Quotas
 from router.server.settings import ServerSettings
 from router.server.state import StateFolder
 
+if TYPE_CHECKING:
+    from fastapi.telemetry import TelemetryConfig  # which older ones have not, nor the telemetry
+
 Start: TypeAlias = Callable[[], Awaitable[None]]
 """Probes, loads what is to be there from the start, resumes the jobs, and lets requests in."""
 
 _JOBS_FILE = "jobs.sqlite"
+_NO_TELEMETRY: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
+"""FastAPI would look for OpenTelemetry at each request, and log exceptions there with all they say."""
 
 # A new wire form is one more module with `routes`.
 _FORMS = (
@@ -81,6 +86,7 @@ def create_app(router: BackendRouter, settings: ServerSettings) -> FastAPI:
         docs_url=None,  # their pages load scripts from elsewhere
         redoc_url=None,
         redirect_slashes=False,
+        telemetry=_NO_TELEMETRY,
     )
     app.state.front = front
     errors.install(app)

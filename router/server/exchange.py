@@ -8,6 +8,8 @@ from typing import Any
 
 from fastapi import Request
 
+from router.record import Record, line_of
+
 
 @dataclass(slots=True)
 class Exchange:
@@ -20,8 +22,37 @@ class Exchange:
     status: int = 0
     code: str = ""
     """Of the error, if it became one."""
+    record: Record | None = None
+    """How the router did it, if it was a request for pictures."""
     facts: dict[str, Any] = field(default_factory=dict)
-    """What else the log says of it: model, instance, pictures."""
+    """What else the log says of it."""
+    is_over: bool = False
+    """Whether it was written down."""
+
+    def take(self, record: Record) -> bool:
+        """The `Take` of the router's recorder. A job's record is not this request's, though it began here."""
+        if self.is_over or self.record is not None or record.request_id != self.id:
+            return False
+        self.record = record
+        return True
+
+    def line(self, method: str, route: str, seconds: float) -> dict[str, Any]:
+        """All of it, for the log. `seconds` are those of HTTP too, `router_s` those of the router alone."""
+        self.is_over = True
+        made = line_of(self.record) if self.record else {}
+        code, router_s = made.pop("code", ""), made.pop("seconds", None)
+        return {
+            **made,
+            "request_id": self.id,
+            "method": method,
+            "route": route,
+            "status": self.status,
+            "code": self.code or code,
+            "seconds": round(seconds, 6),
+            **({} if router_s is None else {"router_s": router_s}),
+            "key": self.key,
+            **self.facts,
+        }
 
 
 def exchange_of(request: Request) -> Exchange:

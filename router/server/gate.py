@@ -11,6 +11,7 @@ from urllib.parse import parse_qsl
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from router.errors import RouterError
+from router.recorder import TAKE_RECORD
 from router.request_id import REQUEST_ID, new_request_id
 from router.server.access import LINK, is_open, takes_links
 from router.server.errors import StartingError, UnauthorizedError, reply
@@ -46,6 +47,7 @@ class Gate:
         scope["front"] = self._front
         exchange = scope["exchange"] = Exchange(_request_id(headers))
         REQUEST_ID.set(exchange.id)
+        TAKE_RECORD.set(exchange.take)
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -92,17 +94,8 @@ class Gate:
             exchange.status, exchange.code = RouterError.status, RouterError.code
         status, seconds = exchange.status, time.perf_counter() - exchange.started
         self._front.metrics.answered(route, status, exchange.code, seconds)
-        facts = {
-            "request_id": exchange.id,
-            "method": scope["method"] if route != _UNKNOWN_ROUTE else "",
-            "route": route,
-            "status": status,
-            "code": exchange.code,
-            "seconds": round(seconds, 6),
-            "key": exchange.key,
-            **exchange.facts,
-        }
-        log.info("answered", extra=facts)
+        method = scope["method"] if route != _UNKNOWN_ROUTE else ""
+        log.info("answered", extra=exchange.line(method, route, seconds))
 
 
 def _request_id(headers: Mapping[str, str]) -> str:

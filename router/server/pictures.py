@@ -1,4 +1,7 @@
-"""Pictures on their way in and out: coded in a thread, so that the event loop does not wait for it."""
+"""Pictures on their way in and out: coded in a thread, so that the event loop does not wait for it.
+
+Small ones, as previews are, are written at once: that is done before a thread wakes.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +15,10 @@ from dataclasses import dataclass
 from router import images
 from router.errors import InvalidRequestError
 from router.images import Format
+from router.server import png
 from router.types import RawImage
 
-_QUICK_PIXELS = 64 * 64
+_SMALL_PIXELS = 64 * 64
 _DATA_URL = re.compile(r"data:image/(?:png|jpeg|webp);base64,", re.IGNORECASE)
 
 
@@ -58,14 +62,14 @@ async def decode_text(text: object, param: str, max_pixels: int) -> RawImage:
 
 async def encode(pictures: Sequence[RawImage], encoding: Encoding) -> list[bytes]:
     """The files of all pictures, in order."""
-    if _is_quick(pictures):
+    if _are_small(pictures):
         return _encode(pictures, encoding)
     return await asyncio.to_thread(_encode, pictures, encoding)
 
 
 async def encode_text(pictures: Sequence[RawImage], encoding: Encoding) -> list[str]:
     """The same as base64 text."""
-    if _is_quick(pictures):
+    if _are_small(pictures):
         return _encode_text(pictures, encoding)
     return await asyncio.to_thread(_encode_text, pictures, encoding)
 
@@ -86,9 +90,9 @@ def file_of(text: object, param: str) -> bytes:
         ) from exc
 
 
-def _is_quick(pictures: Sequence[RawImage]) -> bool:
-    """So few pixels, as previews have, are written faster than a thread is woken."""
-    return sum(picture.height * picture.width for picture in pictures) <= _QUICK_PIXELS
+def _are_small(pictures: Sequence[RawImage]) -> bool:
+    """All of them together."""
+    return sum([picture.height * picture.width for picture in pictures]) <= _SMALL_PIXELS
 
 
 def _decode_text(text: object, param: str, max_pixels: int) -> RawImage:
@@ -96,7 +100,13 @@ def _decode_text(text: object, param: str, max_pixels: int) -> RawImage:
 
 
 def _encode(pictures: Sequence[RawImage], encoding: Encoding) -> list[bytes]:
-    return [images.encode(picture, encoding.format, quality=encoding.quality) for picture in pictures]
+    return [_file(picture, encoding) for picture in pictures]
+
+
+def _file(picture: RawImage, encoding: Encoding) -> bytes:
+    if encoding.format == "png" and _are_small((picture,)):
+        return png.encode(picture)
+    return images.encode(picture, encoding.format, quality=encoding.quality)
 
 
 def _encode_text(pictures: Sequence[RawImage], encoding: Encoding) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -12,15 +13,25 @@ from router.breaker import Clock
 from router.server.errors import RateLimitError
 
 MINUTE_S = 60.0
+_TOGETHER_S = 1.0
 
 
 @dataclass(slots=True)
 class _Use:
     running: int = 0
     asked: deque[tuple[float, int]] = field(default_factory=deque)
-    """When, and how many pictures; of the last minute."""
+    """When, and how many pictures since then; of the last minute, one entry a second at most."""
     pictures: int = 0
     """Sum of what stands in `asked`."""
+
+    def add(self, now: float, pictures: int) -> None:
+        """Those of one second count together, so that a busy key has 60 entries and not thousands."""
+        since, before = self.asked[-1] if self.asked else (-math.inf, 0)
+        if now - since < _TOGETHER_S:
+            self.asked[-1] = (since, before + pictures)
+        else:
+            self.asked.append((now, pictures))
+        self.pictures += pictures
 
 
 class Quotas:
@@ -63,8 +74,7 @@ class Quotas:
                 f" {pictures} more are too many now.",
                 retry_after_s=self._free_in_s(use, pictures, now),
             )
-        use.asked.append((now, pictures))
-        use.pictures += pictures
+        use.add(now, pictures)
 
     def _free_in_s(self, use: _Use, pictures: int, now: float) -> float:
         """Seconds until enough of what was asked is a minute old; a whole minute for what never fits."""

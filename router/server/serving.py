@@ -1,4 +1,4 @@
-"""From a request to its result: quota, router, facts for log and metrics, and a client that leaves."""
+"""From a request to its result: quota, router, metrics, and a client that leaves."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ async def generate(request: Request, wanted: GenerateRequest) -> GenerateResult:
     held = front.quotas.held(exchange.key, wanted.num_images_per_prompt)
     with front.at_work(), held, _Presence(request):
         result = await front.router.generate(wanted)
-    note(request, result)
+    front.metrics.served(result)
     return result
 
 
@@ -42,23 +42,16 @@ async def streaming(request: Request, wanted: GenerateRequest) -> AsyncIterator[
     """
     front, exchange = front_of(request), exchange_of(request)
     with front.at_work(), front.quotas.held(exchange.key, wanted.num_images_per_prompt):
-        async with aclosing(_noted(request, front, wanted)) as events:
+        async with aclosing(_counted(front, wanted)) as events:
             yield events
 
 
-def note(request: Request, result: GenerateResult) -> None:
-    """Let metrics and log know who served what. No prompt is among it."""
-    front_of(request).metrics.served(result)
-    facts = {"model": result.request.model, "instance": result.instance, "pictures": len(result.images)}
-    exchange_of(request).facts.update(facts)
-
-
-async def _noted(request: Request, front: Front, wanted: GenerateRequest) -> AsyncGenerator[Event]:
+async def _counted(front: Front, wanted: GenerateRequest) -> AsyncGenerator[Event]:
     events = cast("AsyncGenerator[Event]", front.router.stream(wanted))
     async with aclosing(events):
         async for event in events:
             if isinstance(event, Completed):
-                note(request, event.result)
+                front.metrics.served(event.result)
             yield event
 
 
