@@ -94,6 +94,7 @@ def test_the_capabilities_document_has_what_it_takes(service: Service) -> None:
         "row_bytes_per_pixel": 100,
         "decode_bytes_per_pixel": 0,
         "measured": [],
+        "overlapped": False,
         "budget_bytes": ROOM["device_memory_bytes"],
     }
 
