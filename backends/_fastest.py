@@ -1,4 +1,4 @@
-"""The fastest of several ways, found by running each; PyTorch's attention kernels, chosen so at load."""
+"""The fastest of several ways, found by running each; kernels of attention, chosen so at load."""
 
 from __future__ import annotations
 
@@ -52,15 +52,15 @@ class Race:
 def fastest(ways: Mapping[str, Callable[[], object]], clock: Clock, *, runs: int = RUNS) -> Race:
     """Each way is run once to warm up, then `runs` times; its time is the median.
 
-    The first way wins unless another one is clearly faster. What raises `RuntimeError` is no candidate;
-    if the first one does, its error is raised.
+    The first way wins unless another one is clearly faster. What raises `RuntimeError` or `ValueError` is no
+    candidate; if the first one does, its error is raised.
     """
     seconds: dict[str, float | None] = {}
     for name, run in ways.items():
         try:
             run()
             seconds[name] = statistics.median(clock(run) for _ in range(runs))
-        except RuntimeError:
+        except (RuntimeError, ValueError):
             if not seconds:
                 raise
             seconds[name] = None
@@ -106,35 +106,46 @@ class FastestAttention:
     denoiser must not be compiled before: it keeps the kernel that it was compiled with.
     """
 
-    def __init__(self, function: Callable[..., Any], name: str, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        name: str,
+        clock: Clock | None = None,
+        others: Mapping[str, Callable[[], AbstractContextManager[Any]]] | None = None,
+    ) -> None:
+        """`others`: kernels that are not PyTorch's, and what has the denoiser run by them inside."""
         self.warming = False
         self.race: Race | None = None
         self._function = function
         self._name = name
         self._clock = clock
+        self._others = others or {}
 
     def remember(self, winner: str | None) -> None:
         """Go by what an earlier load has found; by nothing that is no kernel here."""
-        if winner in (NATIVE, *SDPA_KERNELS):
+        if winner in (NATIVE, *SDPA_KERNELS, *self._others):
             self.race = Race(str(winner), {})
 
     def __call__(self, **values: Any) -> Any:
         if self.warming and self.race is None:
             self.race = self._measured(values)
             _LOG.info("attention of %s: %s", self._name, self.race)
-        with first_kernel(self.race.winner if self.race else NATIVE):
+        with self._by(self.race.winner if self.race else NATIVE):
             return self._function(**values)
+
+    def _by(self, kernel: str) -> AbstractContextManager[Any]:
+        return self._others[kernel]() if kernel in self._others else first_kernel(kernel)
 
     def _measured(self, values: Mapping[str, Any]) -> Race:
         def run_by(kernel: str) -> Callable[[], object]:
             def run() -> object:
-                with first_kernel(kernel):  # not alone: lanes of other devices run meanwhile
+                with self._by(kernel):  # PyTorch's not alone: lanes of other devices run meanwhile
                     return self._function(**values)
 
             return run
 
         device = next(each.device for each in values.values() if isinstance(each, torch.Tensor))
-        ways = {kernel: run_by(kernel) for kernel in (NATIVE, *SDPA_KERNELS)}
+        ways = {kernel: run_by(kernel) for kernel in (NATIVE, *SDPA_KERNELS, *self._others)}
         return fastest(ways, self._clock or device_clock(device))
 
 

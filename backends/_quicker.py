@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from backends import _speed
+from backends import _attention, _speed
 from backends._compiled import Compiled
 from backends._fastest import FastestAttention
 from backends._speed import SpeedOptions
@@ -36,7 +36,8 @@ class Quicker:
             self._compiled[name] = compiled
         if not self._race_attention:
             return compiled
-        self._raced[name] = FastestAttention(compiled or module, f"{self._instance}, {name}")
+        others = _attention.installed(module)
+        self._raced[name] = FastestAttention(compiled or module, f"{self._instance}, {name}", others=others)
         return self._raced[name]
 
     def warm_up(self, backend: PipelineBackend, own_size: tuple[int, int]) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from backends import _fp8, _speed
+from backends import _attention, _fp8, _speed
 from backends._compiled import Compiled
 from backends._fastest import SDPA_KERNELS, only_kernel
 from backends._gauge import Gauge
@@ -227,6 +227,8 @@ class Bench:
         module = captured.module
         for kernel in SDPA_KERNELS if self.card.is_cuda else ():
             yield f"attention {kernel}", _within(only_kernel(kernel), captured)
+        for kernel, by_it in _attention.installed(module).items():
+            yield f"attention {kernel}", _within(by_it(), captured)
         if self.facts["name"] == "unet":
             yield "channels_last", _channels_last(captured)
         if not getattr(module.config, "dual_attention_layers", ()):

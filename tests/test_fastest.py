@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers.models import attention_dispatch
+from diffusers.models.attention_dispatch import AttentionBackendName
 from torch.nn.attention import SDPBackend
 
 from backends import _fastest
@@ -110,6 +112,56 @@ async def test_an_instance_measures_at_load_and_never_again(
     notes = (await backend.probe()).notes
     assert any("measured at load" in note for note in notes)
     assert any(note.startswith("attention of unet: native, measured: native 1000.00 ms") for note in notes)
+
+
+@pytest.fixture
+def package(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """As if flash-attn were installed, by the kernel that is here; it tells of its runs."""
+    told: list[str] = []
+    registry, name = attention_dispatch._AttentionBackendRegistry, AttentionBackendName.FLASH
+    plain = registry._backends[AttentionBackendName.NATIVE]
+
+    def kernel(**values: Any) -> Any:
+        told.append("flash-attn")
+        return plain(**values)
+
+    known = registry._supported_arg_names[AttentionBackendName.NATIVE]
+    monkeypatch.setitem(registry._backends, name, kernel)
+    monkeypatch.setitem(registry._supported_arg_names, name, known)
+    monkeypatch.setattr(attention_dispatch, "_CAN_USE_FLASH_ATTN", True)
+    return told
+
+
+async def test_the_kernels_of_installed_packages_are_compared_too(
+    package: list[str], miniatures: Path, lanes: Lanes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def clock(run: Callable[[], object]) -> float:
+        package.clear()
+        run()
+        return 1.0 if package else 2.0
+
+    monkeypatch.setattr(_fastest, "device_clock", lambda device: clock)
+    size = {"height": 64, "width": 64, "num_inference_steps": 1}
+    source = miniature("flux", miniatures)
+    backend = await loaded(lanes, source, options={"attention": "fastest"}, row_limit=1)
+    assert [way for _, way in backend.chosen()] == ["flash-attn"]
+    package.clear()
+    await generate(backend, **size)
+    assert package
+    package.clear()
+    await generate(await loaded(lanes, source), **size)
+    assert not package
+
+
+async def test_a_kernel_that_is_named_is_for_its_instance_alone(
+    package: list[str], miniatures: Path, lanes: Lanes
+) -> None:
+    source, size = miniature("flux", miniatures), {"height": 64, "width": 64, "num_inference_steps": 1}
+    named = await loaded(lanes, source, options={"attention": "flash"})
+    await generate(await loaded(lanes, source), **size)
+    assert not package
+    await generate(named, **size)
+    assert package
 
 
 def test_a_winner_that_is_remembered_is_no_race_and_what_is_no_kernel_is_not() -> None:
