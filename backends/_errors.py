@@ -24,6 +24,8 @@ _LOST = (
     "unspecified launch failure",
     "the launch timed out",
     "ECC error",
+    "NVLink error",
+    "operation not supported on global/shared address space",
     "CUDA error: unknown error",
 )
 """What CUDA says once its state in this process is beyond repair: CUDA Runtime API, error codes."""
@@ -32,6 +34,7 @@ _MEMORY = (
     "out of memory",
     "can't allocate memory",
     "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
     "Failed to allocate memory",  # ONNX Runtime
     "bad_alloc",
 )

@@ -12,7 +12,8 @@ def keep_on_cpu(scheduler: Any) -> Any:
     They are looked at in every step (`(timesteps == t).nonzero()`, `alphas[t]`), for which a GPU would
     have to finish all that it was given. The denoiser gets its timesteps with the tick, in one copy.
     """
-    scheduler.__class__ = _on_cpu(type(scheduler))
+    kind: Any = type(scheduler)
+    scheduler.__class__ = _on_cpu(kind)
     return scheduler
 
 

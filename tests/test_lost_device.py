@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from backends._errors import is_device_lost, is_out_of_memory
 from router.config import InstanceConfig, ModelConfig, RouterConfig
 from router.errors import DeviceLostError
 from router.router import BackendRouter
@@ -114,3 +115,17 @@ def test_the_setting_and_the_exit_code_are_told(tmp_path: Path) -> None:
     assert load_server_settings(environ=environ, directory=tmp_path).exit_on_lost_device
     assert DeviceLostError.exit_code == 5
     assert "5 a device failed" in " ".join(triptych("serve", "--help").stdout.split())
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "CUDA error: device-side assert triggered",
+        "CUDA error: uncorrectable NVLink error detected during the execution",
+        "CUDA error: operation not supported on global/shared address space",
+    ],
+)
+def test_what_cuda_says_of_a_device_that_is_lost_is_known(said: str) -> None:
+    assert is_device_lost(RuntimeError(said))
+    assert not is_out_of_memory(RuntimeError(said))
+    assert is_out_of_memory(RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"))
