@@ -14,6 +14,9 @@ from router.errors import ConfigError
 
 ROW_BUCKETS = (1, 2, 4, 8, 16)
 
+GRAPHS_ON_THREADS = "2.13"
+"""Version of torch. Before, only the thread that loads its CUDA graphs first can record any."""
+
 _CONVOLUTIONAL = ("unet", "controlnet", "vae")
 _tf32_said: dict[bool, str] = {}
 """What instances have said of TF32, which is a setting of the process."""
@@ -65,6 +68,11 @@ def check_device(options: SpeedOptions, instance: str, device: str, dtype: torch
     for key in ("cuda_graphs", "tf32", "decode_stream"):
         if getattr(options, key) and not device.startswith("cuda"):
             raise ConfigError(f"{instance}: option `{key}` is CUDA's, and `device` is {device!r}; drop it.")
+    if options.cuda_graphs and torch.__version__ < GRAPHS_ON_THREADS:
+        raise ConfigError(
+            f"{instance}: option `cuda_graphs` needs torch 2.13 or later, whose graphs may be recorded on a"
+            f" lane's thread, and this is {torch.__version__}; install it, or drop the option."
+        )
     if options.quantize == "fp8":
         _fp8.check(instance, device, dtype)
 

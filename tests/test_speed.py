@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 import torch
+from torch.torch_version import TorchVersion
 
 from backends import _fp8, _speed
+from backends._speed import SpeedOptions
 from router.errors import ConfigError
 from tests.diffusers_doubles import Lanes, generate, loaded
 from tests.miniatures import Family, miniature
@@ -84,6 +86,14 @@ def test_fp8_says_what_it_lacks(
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=words):
         _fp8.check("mine", "cuda:0", dtype)
+
+
+def test_cuda_graphs_want_a_torch_that_records_on_a_lanes_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    options = SpeedOptions(compile=True, cuda_graphs=True)
+    _speed.check_device(options, "mine", "cuda:0", torch.float16)
+    monkeypatch.setattr(torch, "__version__", TorchVersion("2.12.1+cu130"))
+    with pytest.raises(ConfigError, match=r"needs torch 2.13 or later.* this is 2.12.1"):
+        _speed.check_device(options, "mine", "cuda:0", torch.float16)
 
 
 def test_fp8_is_for_large_linear_layers() -> None:
