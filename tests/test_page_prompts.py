@@ -9,7 +9,9 @@ import httpx
 import pytest
 from playwright.sync_api import Page, expect
 
+from router import images
 from router.config import RouterConfig
+from router.types import RawImage
 from tests import browser
 from tests.browser import fake_model, generate
 from tests.enhancer_doubles import _forget_enhancers, loud  # noqa: F401 -- a fixture
@@ -53,3 +55,20 @@ def test_there_is_no_box_without_an_enhancer(open_page: Callable[..., Page], tmp
             expect(page.locator(f"#{name}")).to_be_hidden()
         generate(page, "a red circle")
         expect(page.locator(".run .enhanced")).to_be_hidden()
+
+
+def test_an_exact_copy_has_no_fuller_prompt(
+    enhancing: str, open_page: Callable[..., Page], tmp_path: Path
+) -> None:
+    (tmp_path / "given.png").write_bytes(images.encode(RawImage(64, 64, bytes(64 * 64 * 3))))
+    page = open_page(enhancing)
+    page.check("#enhance")
+    page.set_input_files("#source-file", tmp_path / "given.png")
+    page.check("#exact_copy")
+    expect(page.locator("#enhance")).to_be_disabled()
+    with page.expect_request("**/v1/jobs") as request:
+        generate(page, "a hat")
+    assert request.value.post_data_json["enhance"] is False
+    page.uncheck("#exact_copy")
+    expect(page.locator("#enhance")).to_be_enabled()
+    expect(page.locator("#enhance")).to_be_checked()

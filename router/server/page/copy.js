@@ -4,7 +4,7 @@ import { byId } from "./element.js";
 import { disable } from "./field.js";
 
 const WHY = "An exact copy settles it.";
-const SETTLED = ["strength", "num_inference_steps", "true_cfg_scale"];
+const SETTLED = ["strength", "num_inference_steps", "true_cfg_scale", "enhance"];
 const SETTLED_TOO = ["guidance_scale", "negative_prompt"]; // which the model may have no use for anyway
 
 /** The box below the strength. */

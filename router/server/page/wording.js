@@ -26,7 +26,7 @@ export class Wording {
   get fields() {
     /** @type {Record<string, boolean | string>} */
     const fields = {};
-    if (isShown(this.#enhance)) fields.enhance = this.#enhance.checked;
+    if (isShown(this.#enhance)) fields.enhance = this.#enhance.checked && !this.#enhance.disabled;
     if (isShown(this.#weighting) && this.#weighting.checked) fields.prompt_weighting = true;
     if (isShown(this.#long) && this.#long.checked) fields.long_prompt = "chunk";
     return fields;
