@@ -16,7 +16,7 @@ _LEVEL = 1
 def encode(image: RawImage) -> bytes:
     """The picture as it is, in the three chunks that a PNG needs (W3C PNG, sections 5 and 11.2).
 
-    A third larger than Pillow's file, where colours run into each other.
+    A third larger than Pillow's file, more where colours run smoothly; hardly ever above 3 bytes a pixel.
     """
     header = struct.pack(">IIBBBBB", image.width, image.height, *_RGB)
     row_bytes = image.width * 3
