@@ -39,20 +39,22 @@ class Exchange:
     def line(self, method: str, route: str, seconds: float) -> dict[str, Any]:
         """All of it, for the log. `seconds` are those of HTTP too, `router_s` those of the router alone."""
         self.is_over = True
-        made = line_of(self.record) if self.record else {}
-        code, router_s = made.pop("code", ""), made.pop("seconds", None)
-        return {
-            **made,
+        line = {
             "request_id": self.id,
             "method": method,
             "route": route,
             "status": self.status,
-            "code": self.code or code,
+            "code": self.code,
             "seconds": round(seconds, 6),
-            **({} if router_s is None else {"router_s": router_s}),
             "key": self.key,
             **self.facts,
         }
+        if self.record is None:
+            return line
+        made = line_of(self.record)
+        made["router_s"] = made.pop("seconds", 0.0)
+        made["code"] = self.code or self.record.code  # an error within a stream is no error of HTTP
+        return line | made
 
 
 def exchange_of(request: Request) -> Exchange:
