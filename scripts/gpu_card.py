@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import statistics
 import time
 from collections.abc import Callable
@@ -38,6 +39,12 @@ class Card:
         self._most = 0
         if self.is_cuda:
             torch.cuda.reset_peak_memory_stats(self.device)
+
+    def forget_freed(self) -> None:
+        """Give back what one way no longer uses, before the next."""
+        if self.is_cuda:
+            with contextlib.suppress(RuntimeError):  # the device is lost
+                torch.cuda.empty_cache()
 
     def peak_bytes(self) -> int | None:
         """Most bytes that tensors held since `forget_peak`; `None` on a CPU."""

@@ -6,27 +6,29 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from backends import _attention, _fp8, _speed
-from backends._compiled import Compiled
-from backends._fastest import SDPA_KERNELS, only_kernel
+from backends._errors import forget_frames
 from backends._gauge import Gauge
 from backends._speed import SpeedOptions
+from router.errors import RouterError
 from router.footprint import Workspace
 from router.request import GenerateRequest
 from scripts.gpu_card import Card
+from scripts.gpu_changes import changes
 from scripts.gpu_models import Asked, denoiser, parameters
 from scripts.gpu_promise import Promise
 from scripts.gpu_ways import Captured, OnLane, Plain, compile_blocks, requests
 
 COUNTS = (1, 4, 8, 16)
 PLAIN_BATCH = 8
+FAULTS = (RuntimeError, ValueError, TypeError, AssertionError, ImportError, RouterError)
+"""What torch, its compiler, its extensions and a lane raise for what cannot be here."""
 
 
 @dataclass
@@ -44,6 +46,16 @@ class Bench:
     facts: dict[str, Any] = field(default_factory=dict)
     rows: list[dict[str, Any]] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+    """What a device or library could not do, and what it said. The rest is measured all the same."""
+
+    def run(self, phases: Sequence[str]) -> Iterator[None]:
+        """Comes back after each phase."""
+        self.learn()
+        for phase in phases:
+            with self._noting(f"phase {phase}"):
+                getattr(self, phase.replace("-", "_"))()
+            yield
 
     def learn(self) -> None:
         """What the shares are of: the card's matrix rate, and the operations of a picture."""
@@ -99,10 +111,21 @@ class Bench:
         first = self._choice("as it is", captured, plain, captured)
         if self.card.is_cuda:  # against the lines of phase `lane`
             options = SpeedOptions(decode_stream=True)
-            self._on_lane("lane, decoding on a stream of its own", options, self.counts[-2:-1])
-        for name, change in self._changes(captured):
-            with change as call:
+            with self._noting("choice: decode_stream"):
+                self._on_lane("lane, decoding on a stream of its own", options, self.counts[-2:-1])
+        for name, change in changes(captured, self.card, self.dtype):
+            with self._noting(f"choice: {name}"), change as call:
                 self._choice(name, captured, plain, call, first)
+
+    @contextmanager
+    def _noting(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except FAULTS as exc:
+            said = next(iter(f"{exc}".splitlines()), "")
+            self.failed.append(f"{what}: {type(exc).__name__}: {said[:200]}")
+            forget_frames(exc)
+        self.card.forget_freed()
 
     def _plain(self, way: str, count: int, batch: int) -> None:
         plain = Plain(self.pipeline, batch)
@@ -223,65 +246,9 @@ class Bench:
         )
         return middle
 
-    def _changes(self, captured: Captured) -> Iterator[tuple[str, Any]]:
-        module = captured.module
-        for kernel in SDPA_KERNELS if self.card.is_cuda else ():
-            yield f"attention {kernel}", _within(only_kernel(kernel), captured)
-        for kernel, by_it in _attention.installed(module).items():
-            yield f"attention {kernel}", _within(by_it(), captured)
-        if self.facts["name"] == "unet":
-            yield "channels_last", _channels_last(captured)
-        if not getattr(module.config, "dual_attention_layers", ()):
-            yield "fuse_qkv", _fused(captured)
-        yield "compile blocks", nullcontext(_compiled(captured, "blocks"))
-        if self.card.is_cuda:
-            yield "compile whole", nullcontext(_compiled(captured, "whole"))
-            yield "compile whole, CUDA graphs", nullcontext(_compiled(captured, "whole", graphs=True))
-        if self.card.is_cuda and _speed.has_fp8():
-            yield "fp8, blocks compiled", _in_fp8(captured)  # the last one: it stays
-
 
 def psnr(output: torch.Tensor, plain: torch.Tensor) -> float | None:
     """Decibels over the range of the plain output; `None` where they are equal."""
     error = (output - plain).square().mean().item()
     spread = (plain.max() - plain.min()).item()
     return 10 * math.log10(spread**2 / error) if error else None
-
-
-def _compiled(captured: Captured, part: Any, *, graphs: bool = False) -> Callable[[], Any]:
-    names = list(captured.values)
-    compiled = Compiled(captured.module, part, graphs=graphs)
-    compiled.warming = True
-    positional = dict(zip(("sample", "timestep"), captured.args, strict=False))
-    assert not positional.keys() & set(names)
-    return lambda: compiled(**positional, **captured.values)
-
-
-@contextmanager
-def _within(context: Any, captured: Captured) -> Iterator[Callable[[], Any]]:
-    with context:
-        yield captured
-
-
-@contextmanager
-def _channels_last(captured: Captured) -> Iterator[Callable[[], Any]]:
-    captured.module.to(memory_format=torch.channels_last)
-    try:
-        yield captured
-    finally:
-        captured.module.to(memory_format=torch.contiguous_format)
-
-
-@contextmanager
-def _fused(captured: Captured) -> Iterator[Callable[[], Any]]:
-    captured.module.fuse_qkv_projections()
-    try:
-        yield captured
-    finally:
-        captured.module.unfuse_qkv_projections()
-
-
-@contextmanager
-def _in_fp8(captured: Captured) -> Iterator[Callable[[], Any]]:
-    _fp8.quantize(captured.module)
-    yield _compiled(captured, "blocks")

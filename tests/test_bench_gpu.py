@@ -6,6 +6,7 @@ import importlib.machinery
 import importlib.util
 import json
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import torch
 
 from backends import _speed
 from backends._compiled import Compiled
-from scripts import gpu_phases, gpu_ways
+from scripts import gpu_changes, gpu_phases, gpu_ways
 from scripts.gpu_card import Card
 from scripts.gpu_models import NAMES, SPECIFICATIONS, Asked, build, denoiser, parameters
 from scripts.gpu_phases import Bench, psnr
@@ -44,7 +45,7 @@ def without_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
         return Compiled(module, part, graphs=graphs, compiler=lambda function, **settings: function)
 
     monkeypatch.setattr(_speed, "Compiled", compiled)
-    monkeypatch.setattr(gpu_phases, "Compiled", compiled)
+    monkeypatch.setattr(gpu_changes, "Compiled", compiled)
     monkeypatch.setattr(torch.nn.Module, "compile", lambda module, **settings: None)
 
 
@@ -126,6 +127,33 @@ def test_the_promise_for_a_picture_stands_beside_what_it_took(monkeypatch: pytes
     assert "decode" not in vars(made.pipeline.vae)
 
 
+def test_what_cannot_be_is_named_and_the_rest_is_measured(
+    without_compiler: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kernel that a card has not must not cost the report."""
+
+    def failing(way: str, *args: Any) -> None:
+        raise RuntimeError("CUDA out of memory.\nTried to allocate 2 TiB")
+
+    def none() -> Any:
+        raise RuntimeError("No available kernel. Aborting execution.")
+
+    made = bench("sd15")
+    monkeypatch.setattr(made, "_plain", failing)
+    monkeypatch.setattr(
+        gpu_phases,
+        "changes",
+        lambda captured, *told: iter([("a", nullcontext(none)), ("b", nullcontext(captured))]),
+    )
+    assert len(list(made.run(["eager", "choices", "lane"]))) == 3
+    assert made.failed == [
+        "phase eager: RuntimeError: CUDA out of memory.",
+        "choice: a: RuntimeError: No available kernel. Aborting execution.",
+    ]
+    ways = [row["way"] for row in made.rows]
+    assert ways == ["denoiser: as it is", "denoiser: b", "lane", "lane", "lane"]
+
+
 def test_what_the_time_does_not_suffice_for_is_named() -> None:
     made = bench("sd15", ends_at=0.0)
     made.eager()
@@ -179,14 +207,19 @@ def script() -> Any:
 
 
 def test_the_script_writes_a_report_and_keeps_what_it_had(
-    script: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    script: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "sd15-(tiny).json"
     row = {"way": "eager", "requests": 1, "workload": "equal", "images_per_s": 2.0, "seconds": [0.5]}
     file.write_text(json.dumps({"rows": [row]}))
     command = ["--model", "sd15", "--device", "cpu", "--tiny", "--dtype", "float32", "--repeats", "1"]
-    script.main([*command, "--limit", "0", "--phase", "lane", "--output", str(tmp_path)])
+    written: list[int] = []
+    write = script.write
+    monkeypatch.setattr(script, "write", lambda *given: written.append(1) or write(*given))
+    phases = ["--phase", "lane", "--phase", "eager"]
+    script.main([*command, "--limit", "0", *phases, "--output", str(tmp_path)])
     report = json.loads(file.read_text())
+    assert len(written) == 2
     assert report["rows"] == [row]
     assert report["left_out"][0] == "lane, 1 equal"
     assert "left out, as the time was over" in capsys.readouterr().out
