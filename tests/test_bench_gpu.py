@@ -161,6 +161,13 @@ def test_what_the_time_does_not_suffice_for_is_named() -> None:
     assert made.left_out[0] == "Diffusers, eager, one at a time, 1 equal"
 
 
+def test_long_runs_are_repeated_less(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = bench("sd15", repeats=4)
+    for taken, runs in ((1.0, 4), (9.0, 3), (15.0, 2), (30.0, 1)):
+        monkeypatch.setattr(made.card, "seconds", lambda run, repeats, each=taken: [each] * repeats)
+        assert made._seconds(lambda: None) == [taken] * runs
+
+
 def test_mixed_requests_take_as_many_steps_and_rows_together() -> None:
     asked = Asked.of("sdxl", tiny=False)
     for count in (4, 8, 16):
