@@ -23,9 +23,6 @@ from router.types import Generated, OnEvent, Picture, RawImage, Step, ignore_eve
 
 T = TypeVar("T")
 
-Fetch: TypeAlias = Callable[[], RawImage]
-"""Waits until a picture has come from the device, on whatever thread."""
-
 Report: TypeAlias = Callable[[int, int, RawImage | None], None]
 """`report(index, total, preview)`: step `index` of `total` is done, counted from 1."""
 
@@ -37,6 +34,10 @@ class WithLatents:
     image: RawImage
     latents: bytes
     fingerprint: bytes
+
+
+Fetch: TypeAlias = Callable[[], RawImage | WithLatents]
+"""Waits until a picture has come from the device, on whatever thread; it may still report."""
 
 
 class LaneBackend(ABC):
@@ -86,26 +87,31 @@ class LaneBackend(ABC):
         self, request: GenerateRequest, index: int, seed: int, on_event: OnEvent
     ) -> tuple[Picture, Shared]:
         lane = self.lane
+        tell: Callable[..., object] = lane.post
 
         def report(step: int, total: int, preview: RawImage | None) -> None:
             if on_event is not ignore_event:
-                lane.post(on_event, Step(index, step, total, preview))
+                tell(on_event, Step(index, step, total, preview))
 
         def task() -> tuple[Picture | Fetch, Shared]:
             try:
-                return _made(index, seed, self.picture(request, seed, report)), lane.shared()
+                made = self.picture(request, seed, report)
+                return (made if callable(made) else _made(index, seed, made)), lane.shared()
             except (RequestCancelledError, DeviceLostError):
                 raise
             except Exception as exc:  # noqa: BLE001 -- the edge: a library's exception becomes ours
                 return Picture(index, seed, error=as_router_error(exc, self.name, request)), lane.shared()
 
         made, shared = await lane.run(task, alone=self.alone())
-        return made if isinstance(made, Picture) else await self._fetched(made, request, index, seed), shared
+        if isinstance(made, Picture):
+            return made, shared
+        tell = asyncio.get_running_loop().call_soon_threadsafe  # from another thread now than the lane's
+        return await self._fetched(made, request, index, seed), shared
 
     async def _fetched(self, fetch: Fetch, request: GenerateRequest, index: int, seed: int) -> Picture:
         try:
-            return Picture(index, seed, await to_its_end(fetch, name="fetch"))
-        except RuntimeError as exc:
+            return _made(index, seed, await to_its_end(fetch, name="fetch"))
+        except Exception as exc:  # noqa: BLE001 -- the edge, as in the task
             error = exc.with_traceback(None)  # whose frames are let go, this one's too
 
         def judge() -> Picture:  # on the lane, which hears so of a device that is lost
@@ -114,11 +120,9 @@ class LaneBackend(ABC):
         return await self.lane.run(judge)
 
 
-def _made(index: int, seed: int, made: RawImage | WithLatents | Fetch) -> Picture | Fetch:
+def _made(index: int, seed: int, made: RawImage | WithLatents) -> Picture:
     if isinstance(made, RawImage):
         return Picture(index, seed, made)
-    if not isinstance(made, WithLatents):
-        return made
     return Picture(index, seed, made.image, latents=made.latents, fingerprint=made.fingerprint)
 
 

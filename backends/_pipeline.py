@@ -136,11 +136,13 @@ class PipelineBackend(LaneBackend):
             last = arguments["callback_on_step_end"] = LastLatents(step_end)
         try:
             made = only_image(self.run(pipeline, arguments, request))
-            if step_end is not None:
-                step_end.flush()
-            if last is not None:
-                return last.beside(made.take(), pipeline)
-            return made.take() if made.is_here else made.take
+
+            def fetch() -> RawImage | WithLatents:
+                if step_end is not None:
+                    step_end.flush()
+                return made.take() if last is None else last.beside(made.take(), pipeline)
+
+            return fetch() if made.is_here else fetch
         except BaseException:
             self._restore_vae(pipeline)
             raise

@@ -16,7 +16,7 @@ from backends._on_its_way import FromCuda, Here, as_pixels, begin
 from backends._steps import StepEnd
 from router.errors import DeviceLostError, GenerateError
 from router.types import RawImage
-from tests.diffusers_doubles import Lanes, generate, loaded
+from tests.diffusers_doubles import Lanes, generate, loaded, request
 from tests.doubles import until
 from tests.miniatures import miniature
 
@@ -101,6 +101,24 @@ async def test_the_lane_goes_on_while_a_picture_is_copied(
     assert [(await each).pictures[0].image for each in asked] == [IMAGE, IMAGE]
 
 
+async def test_neither_the_last_preview_nor_latents_hold_up_the_lane(
+    miniatures: Path, lanes: Lanes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both are waited for beside the picture, and told in their order."""
+    backend = await loaded(lanes, miniature("sd15", miniatures))
+    copied, told = Copied(), list[Any]()
+    monkeypatch.setattr(_pipeline, "only_image", lambda output: FromCuda(PIXELS, copied))
+    monkeypatch.setattr(backend, "_preview", lambda *given: FromCuda(PIXELS, copied))
+    wanted = request(num_inference_steps=1, previews=True, latents=True)
+    asked = asyncio.ensure_future(backend.generate(wanted, told.append, None))
+    await until(lambda: backend.lane.statistics().ticks > 2 and not backend.lane.statistics().running)
+    assert (asked.done(), told) == (False, [])
+    copied.done.set()
+    (picture,) = (await asked).pictures
+    assert (picture.image, bool(picture.latents), bool(picture.fingerprint)) == (IMAGE, True, True)
+    assert [(step.index, step.preview) for step in told] == [(1, IMAGE)]
+
+
 async def test_who_gives_up_is_let_go_when_the_device_has_done_with_the_picture(
     miniatures: Path, lanes: Lanes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -127,17 +145,18 @@ async def test_who_gives_up_is_let_go_when_the_device_has_done_with_the_picture(
 
 
 @pytest.mark.parametrize(
-    ("said", "raised", "lost"),
+    ("error", "raised", "lost"),
     [
-        ("CUDA error: an illegal memory access was encountered", DeviceLostError, True),
-        ("something else", GenerateError, False),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), DeviceLostError, True),
+        (RuntimeError("something else"), GenerateError, False),
+        (ValueError("of a library that makes files"), GenerateError, False),
     ],
 )
 async def test_what_is_wrong_may_show_when_a_picture_is_waited_for(
-    said: str, raised: type[Exception], lost: bool, miniatures: Path, lanes: Lanes, monkeypatch: Any
+    error: Exception, raised: type[Exception], lost: bool, miniatures: Path, lanes: Lanes, monkeypatch: Any
 ) -> None:
     backend = await loaded(lanes, miniature("sd15", miniatures))
-    copied = Copied(RuntimeError(said))
+    copied = Copied(error)
     copied.done.set()
     monkeypatch.setattr(FromCuda, "is_here", False)
     monkeypatch.setattr(_pipeline, "only_image", lambda output: FromCuda(PIXELS, copied))
