@@ -19,7 +19,7 @@ from scripts.shapes_train_unet import denoising_stage
 from scripts.shapes_train_vae import decoder_stage
 
 SHIPPED = Path("backends/shapes_model")
-CPU_STEPS, CPU_BATCH = 12_000, 32
+CPU_STEPS, CPU_BATCH = 10_500, 32  # what two cores do in an hour and a half that have other work, too
 GPU_STEPS, GPU_BATCH = 12_000, 256
 
 
