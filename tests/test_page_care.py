@@ -183,3 +183,21 @@ def test_the_oldest_runs_make_room_and_those_under_way_stay(service: str, open_p
         """,
     )
     assert kept == [301, True, False, "301"]  # 300, and the one that is not ended
+
+
+def test_a_run_that_is_deleted_while_it_is_being_kept_stays_deleted(
+    service: str, open_page: OpenPage
+) -> None:
+    page = open_page(service)
+    left = module(
+        page,
+        """
+        const { Store } = await import("/page/store.js");
+        const store = await Store.open();
+        const run = { fields: {}, source: null, pictures: [], facts: null, failure: "", state: "done" };
+        const runs = ["a", "b"].map((id, at) => ({ ...run, id, createdAt: at }));
+        await Promise.all([...runs.map((each) => store.keep(each)), store.remove(["a", "b"])]);
+        return (await store.all()).length;
+        """,
+    )
+    assert left == 0

@@ -58,25 +58,29 @@ export class Store {
   }
 
   /**
-   * Keeps a run, new or changed.
+   * Keeps a run, new or changed. It is asked for at once, so that what is asked for later comes later.
    * @param {Run} run
    * @returns {Promise<string[]>} the ids of those that had to go
    */
   async keep(run) {
     if (!this.database) return [];
-    const gone = await this.#trim(run);
     try {
       await settled(this.#runs("readwrite").put(run));
     } catch {
       this.database = null; // full, or taken away: the page says that runs do not last
+      return [];
     }
-    return gone;
+    return this.#trim(run);
   }
 
-  /** @param {string[]} ids */
+  /**
+   * Asked for at once, as `keep`, and all of them together.
+   * @param {string[]} ids
+   */
   async remove(ids) {
-    if (!this.database) return;
-    for (const id of ids) await settled(this.#runs("readwrite").delete(id));
+    if (!this.database || !ids.length) return;
+    const runs = this.#runs("readwrite");
+    await Promise.all(ids.map((id) => settled(runs.delete(id))));
   }
 
   /**
