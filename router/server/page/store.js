@@ -53,7 +53,7 @@ export class Store {
   /** @returns {Promise<Run[]>} newest first */
   async all() {
     if (!this.database) return [];
-    const runs = await settled(this.#runs("readonly").getAll());
+    const runs = await settled(this.#transaction("readonly").objectStore(RUNS).getAll());
     return runs.sort((one, other) => other.createdAt - one.createdAt);
   }
 
@@ -65,7 +65,7 @@ export class Store {
   async keep(run) {
     if (!this.database) return [];
     try {
-      await settled(this.#runs("readwrite").put(run));
+      await this.#write((runs) => runs.put(run));
     } catch {
       this.database = null; // full, or taken away: the page says that runs do not last
       return [];
@@ -79,8 +79,7 @@ export class Store {
    */
   async remove(ids) {
     if (!this.database || !ids.length) return;
-    const runs = this.#runs("readwrite");
-    await Promise.all(ids.map((id) => settled(runs.delete(id))));
+    await this.#write((runs) => ids.forEach((id) => runs.delete(id)));
   }
 
   /**
@@ -101,10 +100,25 @@ export class Store {
     return gone;
   }
 
+  /**
+   * Committed here and now: one that waits for its own requests is lost with a page that is left meanwhile.
+   * @param {(runs: IDBObjectStore) => void} change
+   * @returns {Promise<void>}
+   */
+  #write(change) {
+    const transaction = this.#transaction("readwrite");
+    change(transaction.objectStore(RUNS));
+    transaction.commit();
+    return new Promise((resolve, reject) => {
+      transaction.oncomplete = () => resolve();
+      transaction.onabort = () => reject(transaction.error);
+    });
+  }
+
   /** @param {IDBTransactionMode} mode */
-  #runs(mode) {
+  #transaction(mode) {
     if (!this.database) throw new Error("there is no database");
-    return this.database.transaction(RUNS, mode).objectStore(RUNS);
+    return this.database.transaction(RUNS, mode);
   }
 }
 
