@@ -37,7 +37,9 @@ class Alarms:
         self._set: list[Alarm] = []
         self._silent = 0
         self._numbers = itertools.count()
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
+        self._wakes_at = 0.0
+        """When the timer does; uvloop's own cannot always say so."""
 
     @classmethod
     def of(cls, loop: asyncio.AbstractEventLoop) -> Alarms:
@@ -76,14 +78,14 @@ class Alarms:
         """Have the timer wake for the next alarm; one that wakes before that is left as it is."""
         at = self._set[0].at
         if self._timer is not None:
-            if self._timer.when() <= at:
+            if self._wakes_at <= at:
                 return
             self._timer.cancel()
+        self._wakes_at = at
         self._timer = self.loop.call_at(at, self._wake)
 
     def _wake(self) -> None:
-        assert self._timer is not None
-        now = max(self.loop.time(), self._timer.when())  # which may come a tick of the clock early
+        now = max(self.loop.time(), self._wakes_at)  # the loop's clock is coarse: it may come a little early
         self._timer = None
         try:
             while self._set and self._set[0].at <= now:
