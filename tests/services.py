@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -19,6 +23,7 @@ from router.server.front import Front
 from router.server.run import Server
 from router.server.settings import ServerSettings
 
+ROOT = Path(__file__).parent.parent
 KEY = "a-key-of-the-tests-0123456789"
 START_LIMIT_S = 20
 
@@ -70,6 +75,22 @@ def serving(
     finally:
         server.should_exit = True
         thread.join()
+
+
+@contextlib.contextmanager
+def listening(folder: Path, **environ: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """`triptych serve` as operators run it, in this folder; and its address, once it listens."""
+    known = os.environ | {"PYTHONPATH": str(ROOT), "TRIPTYCH_SERVER_PORT": "0"} | environ
+    command = [sys.executable, "-m", "router", "serve"]
+    running = subprocess.Popen(command, cwd=folder, env=known, stderr=subprocess.PIPE, text=True)
+    try:
+        assert running.stderr is not None
+        lines = (json.loads(line) for line in running.stderr)
+        facts = next(line for line in lines if line["message"] == "listening")
+        yield running, f"http://127.0.0.1:{facts['port']}"
+    finally:
+        running.kill()
+        running.communicate()
 
 
 def _wait_for_url(server: uvicorn.Server, thread: threading.Thread) -> str:

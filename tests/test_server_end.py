@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import os
 import signal
 import socket
 import subprocess
@@ -19,6 +17,7 @@ import pytest
 
 from router.server.state import StateFolder
 from tests.command_line import triptych
+from tests.services import listening
 
 ROOT = Path(__file__).parent.parent
 DEMO = '[[models.demo.instances]]\nbackend = "fake"\noptions = { step_s = 0.05 }\n'
@@ -29,21 +28,11 @@ AT_ONCE = 8
 def process(folder: Path, **variables: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """`triptych serve` as operators run it, and its address."""
     (folder / "triptych.toml").write_text(DEMO)
-    environ = os.environ | {"PYTHONPATH": str(ROOT), "TRIPTYCH_SERVER_PORT": "0"}
-    environ |= {f"TRIPTYCH_SERVER_{name.upper()}": value for name, value in variables.items()}
-    command = [sys.executable, "-m", "router", "serve"]
-    running = subprocess.Popen(command, cwd=folder, env=environ, stderr=subprocess.PIPE, text=True)
-    try:
-        assert running.stderr is not None
-        lines = (json.loads(line) for line in running.stderr)
-        facts = next(line for line in lines if line["message"] == "listening")
-        url = f"http://127.0.0.1:{facts['port']}"
+    environ = {f"TRIPTYCH_SERVER_{name.upper()}": value for name, value in variables.items()}
+    with listening(folder, **environ) as (running, url):
         while not _answers(url):
             time.sleep(0.02)
         yield running, url
-    finally:
-        running.kill()
-        running.communicate()
 
 
 def _answers(url: str) -> bool:

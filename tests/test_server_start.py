@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +13,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from tests.services import ROOT, listening
+
 LOADING_S = 60
 LIMIT_S = 20
 MODEL = '[[models.demo.instances]]\nbackend = "{backend}"\noptions = {{ load_s = {load_s} }}\n'
@@ -37,19 +36,10 @@ def starting(
     """`triptych serve` that preloads, and its address; it is left alone as soon as it listens."""
     (folder / "triptych.toml").write_text(MODEL.format(backend=backend, load_s=load_s))
     (folder / "blocking.py").write_text(BLOCKING)
-    environ = os.environ | {"PYTHONPATH": f"{ROOT}:{folder}", "TRIPTYCH_SERVER_PRELOAD": "demo"}
-    command = [sys.executable, "-m", "router", "serve", "--port", "0"]
-    running = subprocess.Popen(command, cwd=folder, env=environ, stderr=subprocess.PIPE, text=True)
-    try:
-        assert running.stderr is not None
-        lines = (json.loads(line) for line in running.stderr)
-        facts = next(line for line in lines if line["message"] == "listening")
-        url = f"http://127.0.0.1:{facts['port']}"
+    environ = {"PYTHONPATH": f"{ROOT}:{folder}", "TRIPTYCH_SERVER_PRELOAD": "demo"}
+    with listening(folder, **environ) as (running, url):
         ask(f"{url}/healthz", 200)
         yield running, url
-    finally:
-        running.kill()
-        running.communicate()
 
 
 def ask(url: str, status: int) -> httpx.Response:
