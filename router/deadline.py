@@ -16,13 +16,14 @@ class Deadline:
     block ends as cancelled or timed out, whatever came out of it.
     """
 
-    __slots__ = ("_alarm", "_cancelled_before", "_expired", "_loop", "_task", "at")
+    __slots__ = ("_alarm", "_alarms", "_cancelled_before", "_expired", "_loop", "_task", "at")
 
     def __init__(self, task: asyncio.Task[Any], seconds: float | None) -> None:
         self._task = task
         self._loop = task.get_loop()
         self._cancelled_before = task.cancelling()
         self._expired = False
+        self._alarms = Alarms.of(self._loop)
         self._alarm: Alarm | None = None
         self.at = None if seconds is None else self._loop.time() + seconds
         """On the loop's clock; `None` never comes."""
@@ -32,13 +33,13 @@ class Deadline:
 
     def __enter__(self) -> None:
         if self.at is not None:
-            self._alarm = Alarms.of(self._loop).set(self.at, self._expire)
+            self._alarm = self._alarms.set(self.at, self._expire)
 
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._alarm is not None:
-            Alarms.of(self._loop).turn_off(self._alarm)
+            self._alarms.turn_off(self._alarm)
         if self._task.cancelling() <= self._cancelled_before:
             return
         if self._expired and self._task.uncancel() <= self._cancelled_before:

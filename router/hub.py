@@ -111,7 +111,7 @@ class Hub:
 
     def _receive(self) -> bool:
         """Take what has arrived; block only when there is nothing else to do. False: end."""
-        idle = not self.waiting and all(task.alone in self._alone for task in self._arrived)
+        idle = not self.waiting and all([task.alone in self._alone for task in self._arrived])
         while idle or not self._inbox.empty():
             task = self._inbox.get()  # nobody else takes from it
             if task is None:

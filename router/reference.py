@@ -37,6 +37,8 @@ def mode_of(request: GenerateRequest) -> ReferenceMode:
 
 def check_reference(request: GenerateRequest) -> None:
     """Raise `InvalidRequestError` for fields that contradict each other; the sentence names them."""
+    if request.strength is None and request.reference_strength is None and not request.exact_copy:
+        return
     for field, does in _NEED_AN_IMAGE.items():
         if request.image is None and getattr(request, field) not in (None, False):
             raise InvalidRequestError(f"`{field}` {does}; give one or leave `{field}` out.", param=field)

@@ -158,7 +158,7 @@ class GenerateRequest(BaseModel):
         """The seed of each picture; only of an effective request (`seed` is filled in)."""
         if self.seed is None:
             raise ValueError("the seed is not filled in yet; choose_route does it")
-        return tuple(self.seed + index for index in range(self.num_images_per_prompt))
+        return tuple([self.seed + index for index in range(self.num_images_per_prompt)])
 
     @model_validator(mode="before")
     @classmethod

@@ -31,12 +31,12 @@ from router.recorder import Recorder
 from router.recording import Recording
 from router.request import GenerateRequest
 from router.result import result_of
-from router.routing import Route, choose_route
+from router.routing import Route
 from router.served_model import ServedModel
 from router.statistics import InstanceStatus, RouterStatistics
 from router.trace import Trace
 from router.types import Event, GenerateResult, OnEvent, ignore_event
-from router.upscaling import find_model, told
+from router.upscaling import find_upscaler, told
 
 
 class BackendRouter:
@@ -212,7 +212,11 @@ class BackendRouter:
         return prepared.told_in(result, enhance_s)
 
     async def _find(self, request: GenerateRequest, deadline: Deadline) -> ServedModel:
-        return await find_model(request, self._catalogue, lambda each: self._route(request, each, deadline))
+        if request.task != "upscale":
+            return self._catalogue.find(request.model)
+        return await find_upscaler(
+            request, self._catalogue, lambda each: self._route(request, each, deadline)
+        )
 
     async def _route_or_raise(
         self, request: GenerateRequest, model: ServedModel, deadline: Deadline
@@ -236,13 +240,10 @@ class BackendRouter:
         return route
 
     def _choose(self, request: GenerateRequest, model: ServedModel) -> Route:
-        assert model.view is not None
-        route = choose_route(
+        route = model.choose_route(
             request,
-            model.view,
             self.config.limits,
             seed=secrets.randbits(32) if request.seed is None else request.seed,
-            unavailable=model.unavailable(),
             predict=self._predict if model.config.policy == "fastest" else None,
             presets=self.config.presets,
         )

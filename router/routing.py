@@ -162,15 +162,14 @@ def effective(request: GenerateRequest, model: ModelView, seed: int) -> Generate
 
 def check_limits(request: GenerateRequest, limits: Limits) -> None:
     """Raise `InvalidRequestError` for more than the configuration allows; sizes apart."""
-    asked = (
-        ("num_inference_steps", request.num_inference_steps, limits.max_steps),
-        ("guidance_scale", request.guidance_scale, limits.max_guidance),
-        ("true_cfg_scale", request.true_cfg_scale, limits.max_guidance),
-        ("num_images_per_prompt", request.num_images_per_prompt, limits.max_images),
-    )
-    for name, value, most in asked:
-        if value is not None and value > most:
-            raise _too_much(name, value, most)
+    if (steps := request.num_inference_steps) is not None and steps > limits.max_steps:
+        raise _too_much("num_inference_steps", steps, limits.max_steps)
+    if (guidance := request.guidance_scale) is not None and guidance > limits.max_guidance:
+        raise _too_much("guidance_scale", guidance, limits.max_guidance)
+    if (guidance := request.true_cfg_scale) is not None and guidance > limits.max_guidance:
+        raise _too_much("true_cfg_scale", guidance, limits.max_guidance)
+    if request.num_images_per_prompt > limits.max_images:
+        raise _too_much("num_images_per_prompt", request.num_images_per_prompt, limits.max_images)
 
 
 def beyond_size_limits(request: GenerateRequest, limits: Limits) -> InvalidRequestError | None:
@@ -221,6 +220,7 @@ def _judge(
         request=request,
         candidates=tuple([view.name for view in candidates]),
         rejections=rejections,
+        estimates=NO_ESTIMATES,
         temporary=would_serve or not refused,
     )
 

@@ -130,8 +130,8 @@ class Slot:
 
     def workspace_left(self) -> int:
         """What the requests in progress need together."""
-        if len(self.leases) == 1:
-            return self.leases[0].bytes
+        if len(self.leases) < 2:
+            return self.leases[0].bytes if self.leases else 0
         return self.footprint.workspace_bytes(self.demands)
 
     def loaded(self, seconds: float) -> None:

@@ -158,7 +158,7 @@ class GenerateResult:
     @property
     def images(self) -> tuple[RawImage, ...]:
         """The pictures that succeeded, in order; at least one, else `generate` had raised."""
-        return tuple(picture.image for picture in self.pictures if picture.image is not None)
+        return tuple([picture.image for picture in self.pictures if picture.image is not None])
 
     @property
     def reference_mode(self) -> ReferenceMode:

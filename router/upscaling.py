@@ -27,15 +27,13 @@ PLAIN: tuple[dict[str, Any], ...] = (
 """Requests one of which every model serves that paints, or makes larger."""
 
 
-async def find_model(request: GenerateRequest, catalogue: Catalogue, route_to: RouteTo) -> ServedModel:
-    """The model that is asked. Raises `ModelNotFoundError`.
+async def find_upscaler(request: GenerateRequest, catalogue: Catalogue, route_to: RouteTo) -> ServedModel:
+    """The model that makes a picture larger. Raises `ModelNotFoundError`.
 
-    For a larger picture, where none is named, it is the first that can serve the request, and Lanczos
+    Where none is named, it is the first that can serve the request, and Lanczos
     where nobody can and `allow_adjustments` has `upscaler`. What no model does is refused by Lanczos,
     whose sentence is the cure, or else by the first upscaler there is.
     """
-    if request.task != "upscale":
-        return catalogue.find(request.model)
     if request.model == LANCZOS.name and LANCZOS.name not in catalogue.models:
         return catalogue.lanczos
     asked = list(catalogue.models.values()) if request.model is None else [catalogue.find(request.model)]
