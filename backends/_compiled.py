@@ -69,7 +69,7 @@ class Compiled:
             for _ in range(GRAPH_RUNS if self._graphs else 1):
                 self._run(values)
             self._known.add(shapes)
-        if shapes in self._known and not _has_adapters(self._module):
+        if shapes in self._known and not has_adapters(self._module):
             return self._run(values)
         self._tell(shapes)
         return self._module(**values)
@@ -125,7 +125,7 @@ def _shape(leaf: Any) -> Any:
     return leaf if isinstance(leaf, _PLAIN) else type(leaf)
 
 
-def _has_adapters(module: torch.nn.Module) -> bool:
+def has_adapters(module: torch.nn.Module) -> bool:
     """Whether a LoRA is in the module: its code is another one then, and would be compiled anew."""
     return bool(getattr(module, "_hf_peft_config_loaded", False))
 

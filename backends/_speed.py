@@ -37,6 +37,9 @@ class SpeedOptions(BaseModel):
     """Record the compiled denoiser as CUDA graphs: no launch is waited for. Takes memory for each bucket."""
     row_buckets: tuple[int, ...] = Field(default=(), max_length=16)
     """Row counts that ticks are padded to; empty pads nothing, or with `compile` 1, 2, 4, 8 and 16."""
+    torchscript: bool | None = None
+    """Play short runs of the denoiser and the VAE from a trace, without their Python; the pictures stay the
+    same, bit for bit. On a CPU, and not with `compile`; `None` does so where it can be done."""
     channels_last: bool = False
     """Lay out the weights of convolutions with the channels last."""
     fuse_qkv: bool = False
@@ -58,6 +61,8 @@ def checked(options: Any, instance: str) -> Any:
         raise ConfigError(f"{said} `compile_sizes` is given, but nothing is compiled; set `compile`.")
     if options.cuda_graphs and (not options.compile or options.compile_part != "whole"):
         raise ConfigError(f"{said} `cuda_graphs` needs `compile`, and `compile_part` 'whole'; set them.")
+    if options.torchscript and options.compile:
+        raise ConfigError(f"{said} `torchscript` has no effect beside `compile`; drop one of the two.")
     if options.compile and not options.row_buckets:
         return options.model_copy(update={"row_buckets": ROW_BUCKETS})
     return options
@@ -68,6 +73,11 @@ def check_device(options: SpeedOptions, instance: str, device: str, dtype: torch
     for key in ("cuda_graphs", "tf32", "decode_stream"):
         if getattr(options, key) and not device.startswith("cuda"):
             raise ConfigError(f"{instance}: option `{key}` is CUDA's, and `device` is {device!r}; drop it.")
+    if options.torchscript and not device.startswith("cpu"):
+        raise ConfigError(
+            f"{instance}: option `torchscript` is for a CPU, and `device` is {device!r}; drop it, or use"
+            " `compile`."
+        )
     if options.cuda_graphs and torch.__version__ < GRAPHS_ON_THREADS:
         raise ConfigError(
             f"{instance}: option `cuda_graphs` needs torch 2.13 or later, whose graphs may be recorded on a"
@@ -118,6 +128,11 @@ def compiled(options: SpeedOptions, module: torch.nn.Module, instance: str) -> C
         return Compiled(module, options.compile_part, graphs=options.cuda_graphs)
     except ValueError as exc:
         raise ConfigError(f"{instance}: {exc}; use `compile_part` 'whole'.") from exc
+
+
+def is_traced(options: SpeedOptions, device: str) -> bool:
+    """Whether short runs are played from a trace."""
+    return options.torchscript is not False and torch.device(device).type == "cpu" and not options.compile
 
 
 def has_fp8() -> bool:

@@ -42,6 +42,7 @@ from backends._refiner import Refiner, RefinerFolder, RefinerOptions
 from backends._source import find_source
 from backends._speed import SpeedOptions
 from backends._stand_in import MakesCalls
+from backends._traced import Traced
 from backends._vae import VaeOptions
 from router.backend import Lanes
 from router.capabilities import Capabilities
@@ -267,7 +268,15 @@ class DiffusersBackend(PipelineBackend):
         return self.adapters.calls_of(name, gathering, lora_set(request))
 
     def compiled(self, name: str, module: Any) -> Any:
-        return gauged(self._gauge, module, self._quicker.of(name, module))
+        if self._is_traced:
+            return Traced(module, "decode" if name == "vae" else "")
+        return None if name == "vae" else gauged(self._gauge, module, self._quicker.of(name, module))
+
+    @property
+    def _is_traced(self) -> bool:
+        """Whether short runs are played from a trace: nothing else stands in the modules' places."""
+        alone = self.options.attention != "fastest" and not self.one_at_a_time
+        return alone and _speed.is_traced(self.options, self._device)
 
     def room(self, name: str) -> Room | None:
         return headroom(self._gauge, partial(cuda_free_bytes, self._device)) if self._gauge else None
