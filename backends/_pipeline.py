@@ -78,7 +78,11 @@ class PipelineBackend(LaneBackend):
         """Bring the pipeline onto the device. Blocking; runs on the lane's thread."""
 
     def compiled(self, name: str, module: Any) -> Any:
-        """What runs in the place of this denoiser, or of the VAE's `decode`; `None` is the module itself."""
+        """What runs in the place of this denoiser; `None` is the module itself."""
+        return None
+
+    def decoder(self, vae: Any) -> Any:
+        """What runs in the place of the VAE's `decode`; `None` is the method itself."""
         return None
 
     def room(self, name: str) -> Room | None:
@@ -200,7 +204,7 @@ class PipelineBackend(LaneBackend):
     def _decoding(self, vae: torch.nn.Module) -> Gathering:
         if self.decode_streams is not None:
             return Decoding(vae, self.decode_streams, row_limit=self.decode_row_limit)
-        compiled = self.compiled("vae", vae)
+        compiled = self.decoder(vae)
         return Gathering(vae, row_limit=self.decode_row_limit, method="decode", compiled=compiled)
 
     def _let_go(self) -> None:

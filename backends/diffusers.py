@@ -269,14 +269,17 @@ class DiffusersBackend(PipelineBackend):
 
     def compiled(self, name: str, module: Any) -> Any:
         if self._is_traced:
-            return Traced(module, "decode" if name == "vae" else "")
-        return None if name == "vae" else gauged(self._gauge, module, self._quicker.of(name, module))
+            return Traced(module)
+        return gauged(self._gauge, module, self._quicker.of(name, module))
+
+    def decoder(self, vae: Any) -> Any:
+        return Traced(vae, "decode") if self._is_traced else None
 
     @property
     def _is_traced(self) -> bool:
         """Whether short runs are played from a trace: nothing else stands in the modules' places."""
-        alone = self.options.attention != "fastest" and not self.one_at_a_time
-        return alone and _speed.is_traced(self.options, self._device)
+        other = self._gauge is not None or self.options.attention == "fastest" or self.one_at_a_time
+        return not other and _speed.is_traced(self.options, self._device)
 
     def room(self, name: str) -> Room | None:
         return headroom(self._gauge, partial(cuda_free_bytes, self._device)) if self._gauge else None
@@ -289,4 +292,9 @@ def _checked(options: DiffusersOptions, instance: InstanceConfig) -> DiffusersOp
     """What cannot go together is said before anything is loaded."""
     options = _speed.checked(options, instance.name)
     _offload.check(options, instance.name)
+    if options.torchscript and (options.offload != "none" or options.attention == "fastest"):
+        raise ConfigError(
+            f"{instance.name}: option `torchscript` has no effect beside `offload` and `attention` 'fastest';"
+            " drop one of the two."
+        )
     return options

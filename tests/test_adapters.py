@@ -121,7 +121,7 @@ async def test_a_picture_is_the_same_after_its_lora_was_let_go_and_loaded_again(
 async def test_nothing_of_a_lora_outlives_its_instance(four: Path, miniatures: Path, lanes: Lanes) -> None:
     backend = await loaded(instance(miniatures, four), lanes)
     first = await generate(backend, "a")
-    modules = [weakref.ref(module) for module in backend._gatherings["unet"]._function.modules()]
+    modules = [weakref.ref(module) for module in backend._pipelines["text-to-image"].unet.modules()]
     await backend.unload()
     gc.collect()
     assert not any(module() for module in modules)

@@ -14,7 +14,7 @@ from backends._building import BUILDING
 from backends._speed import SpeedOptions
 from backends._traced import Traced
 from router.errors import ConfigError
-from tests.diffusers_doubles import Lanes, generate, loaded
+from tests.diffusers_doubles import Lanes, generate, loaded, make
 from tests.miniatures import Family, miniature
 
 
@@ -52,7 +52,7 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> list[Traced]:
     """Every module of a backend is traced in its first run. Those that were made."""
     made: list[Traced] = []
 
-    def traced(module: torch.nn.Module, method: str) -> Traced:
+    def traced(module: torch.nn.Module, method: str = "") -> Traced:
         made.append(Traced(module, method, after_runs=0))
         return made[-1]
 
@@ -180,9 +180,13 @@ def test_nothing_waits_for_a_model_that_is_being_loaded() -> None:
     assert [runs_of_a_call(traced, module) for _ in range(3)][-1] == 0
 
 
-def test_where_it_has_no_place_it_is_refused() -> None:
+def test_where_it_has_no_place_it_is_refused(lanes: Lanes) -> None:
     with pytest.raises(ConfigError, match="drop one of the two"):
         _speed.checked(SpeedOptions(torchscript=True, compile=True), "mine")
+    with pytest.raises(ConfigError, match="drop one of the two"):
+        make(lanes, "model", options={"torchscript": True, "attention": "fastest"})
+    with pytest.raises(ConfigError, match="drop one of the two"):
+        make(lanes, "model", options={"torchscript": True, "offload": "model"})
     with pytest.raises(ConfigError, match="is for a CPU"):
         _speed.check_device(SpeedOptions(torchscript=True), "mine", "cuda:0", torch.float16)
 

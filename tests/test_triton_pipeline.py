@@ -132,7 +132,7 @@ async def test_a_client_that_is_gone_is_noticed(triton_server: TritonServer) -> 
 
     _, stop = await _stopped(triton_server, leave())
     assert stop.why == "CancelledError"
-    assert stop.late <= 4  # one of each picture
+    assert stop.late <= 8  # of each picture one, or two where a run ends between their cancellations
 
 
 class Stop(NamedTuple):
