@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import torch
 from torch.utils import _pytree as pytree
@@ -35,6 +35,16 @@ _TRACES: dict[Hashable, Trace | None] = {}
 """Of the whole process: TorchScript frees none, and a model that is loaded again finds its own here."""
 
 
+class _Ready(NamedTuple):
+    """A trace, and where the weights of one module lie for it."""
+
+    trace: Trace
+    places: Sequence[Place]
+
+    def play(self, tensors: Sequence[torch.Tensor]) -> Any:
+        return self.trace.play(self.places, tensors)
+
+
 class Traced:
     """Stands for a module of a CPU in its `Gathering`, or for one of its methods."""
 
@@ -45,8 +55,7 @@ class Traced:
         self._after_runs = after_runs
         self._runs = 0
         self._seconds = 0.0
-        self._places: list[Place] = []
-        self._traces: dict[Hashable, Trace | None] = {}
+        self._traces: dict[Hashable, _Ready | None] = {}
         self._equal: dict[Hashable, bool] = {}
 
     def __call__(self, **values: Any) -> Any:
@@ -57,13 +66,13 @@ class Traced:
         leaves, structure = pytree.tree_flatten(values)
         tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
         form = (str(structure), *map(_form, leaves))
-        trace = self._traces[form] if form in self._traces else self._learned(form, leaves, structure)
+        ready = self._traces[form] if form in self._traces else self._learned(form, leaves, structure)
         shapes = (form, *[(tensor.shape, tensor.stride()) for tensor in tensors])
-        if trace is None or self._equal.get(shapes) is False:
+        if ready is None or self._equal.get(shapes) is False:
             return self._run(**values)
         if shapes in self._equal:
-            return trace.play(self._places, tensors)
-        return self._compared(trace, tensors, shapes, values)
+            return ready.play(tensors)
+        return self._compared(ready, tensors, shapes, values)
 
     def _timed(self, values: Mapping[str, Any]) -> Any:
         started = time.perf_counter()
@@ -73,12 +82,12 @@ class Traced:
         return made
 
     def _compared(
-        self, trace: Trace, tensors: Sequence[torch.Tensor], shapes: Hashable, values: Mapping[str, Any]
+        self, ready: _Ready, tensors: Sequence[torch.Tensor], shapes: Hashable, values: Mapping[str, Any]
     ) -> Any:
         """Run as it is; from the next run on this shape is played, if that gives the same bits."""
         expected = self._run(**values)
         try:
-            found = trace.play(self._places, tensors)
+            found = ready.play(tensors)
             equal = all(map(torch.equal, pytree.tree_leaves(expected), pytree.tree_leaves(found)))
         except RuntimeError:  # a size that the trace takes for a constant
             equal = False
@@ -91,24 +100,27 @@ class Traced:
 
     def _learned(
         self, form: tuple[Hashable, ...], leaves: Sequence[Any], structure: pytree.TreeSpec
-    ) -> Trace | None:
+    ) -> _Ready | None:
         """The trace of this form, found or made; `None` also where that has to wait for a model's load."""
         if None in form or len(self._traces) >= _MOST_FORMS or not BUILDING.acquire(blocking=False):
             return None
         try:
-            self._places = places_of(self._module)
+            places = places_of(self._module)
             key = architecture_of(self._module), self._method, form
             if key not in _TRACES:
-                _TRACES[key] = self._made(leaves, structure)
-            self._traces[form] = _TRACES[key]
+                _TRACES[key] = self._made(places, leaves, structure)
+            trace = _TRACES[key]
+            self._traces[form] = None if trace is None else _Ready(trace, places)
         finally:
             BUILDING.release()
         return self._traces[form]
 
-    def _made(self, leaves: Sequence[Any], structure: pytree.TreeSpec) -> Trace | None:
+    def _made(
+        self, places: Sequence[Place], leaves: Sequence[Any], structure: pytree.TreeSpec
+    ) -> Trace | None:
         name, started = type(self._module).__name__, time.perf_counter()
         try:
-            trace = make_trace(self._run, self._places, leaves, structure)
+            trace = make_trace(self._run, places, leaves, structure)
         except Exception:  # noqa: BLE001 -- a library that goes away: without it all goes on as it was
             _LOG.info("%s cannot be traced, and runs as it is", name, exc_info=True)
             return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,12 @@ import pytest
 from diffusers import DiffusionPipeline
 
 from backends import _tasks
+from backends._traced import Traced
 from backends.diffusers import DiffusersBackend
 from router.config import InstanceConfig
 from router.lane import Lane
 from router.request import GenerateRequest
-from router.types import TASKS, Task
+from router.types import TASKS, Task, ignore_event
 from tests.loras import save_kohya, save_lora
 from tests.miniatures import FAMILIES, SIDE, Family, miniature
 from tests.plain_pipelines import PROMPTS, mixed_requests, online, pixels, plain_picture, run_plain
@@ -152,3 +154,22 @@ async def test_equal_sets_share_ticks_and_others_do_not(
     assert await rows_of((), (("a", 0.0),)) > 1.4 * alone
     assert await rows_of(a, (("a", 0.9),)) < 1.2 * alone  # only pictures are decoded together
     assert await rows_of(a, b) < 1.2 * alone
+
+
+@pytest.mark.parametrize("family", ["sd15", "flux"])
+async def test_a_trace_has_no_part_in_loras(
+    family: Family,
+    miniatures: Path,
+    saved: Callable[[Family], Path],
+    lanes: Lanes,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Traced in their first run, before LoRAs come, go for another one, and are not asked for again."""
+    folder = miniature(family, miniatures)
+    monkeypatch.setattr("backends.diffusers.Traced", partial(Traced, after_runs=0))
+    traced = await backend_of(folder, saved(family), lanes, loaded_loras=1)
+    plain = await backend_of(folder, saved(family), lanes, loaded_loras=1, torchscript=False)
+    for loras in ((), (), (("a", 1.0),), (), (("b", 0.6),), (), (("a", 0.5),)):
+        asked = request_of(loras)
+        made = [await backend.generate(asked, ignore_event, None) for backend in (plain, traced)]
+        assert made[0].pictures == made[1].pictures
