@@ -30,9 +30,9 @@ PLAIN: tuple[dict[str, Any], ...] = (
 async def find_upscaler(request: GenerateRequest, catalogue: Catalogue, route_to: RouteTo) -> ServedModel:
     """The model that makes a picture larger. Raises `ModelNotFoundError`.
 
-    Where none is named, it is the first that can serve the request, and Lanczos
-    where nobody can and `allow_adjustments` has `upscaler`. What no model does is refused by Lanczos,
-    whose sentence is the cure, or else by the first upscaler there is.
+    Where none is named, it is the first that can serve the request, and Lanczos where nobody can and
+    `allow_adjustments` has `upscaler`. What no model does is refused by Lanczos, whose sentence is the
+    cure, or else by the first upscaler there is.
     """
     if request.model == LANCZOS.name and LANCZOS.name not in catalogue.models:
         return catalogue.lanczos
