@@ -28,9 +28,14 @@ def ours() -> list[str]:
     return [name for name in os.listdir(_SHARED) if name.startswith(f"triptych_{os.getpid()}_client_")]
 
 
-def being_made() -> list[object]:
+async def is_made(double: TritonDouble) -> None:
     """The name of a region goes a moment before it is there for the next."""
-    return [each for each in asyncio.all_tasks() if Regions._made.__qualname__ in repr(each.get_coro())]
+
+    def being_made() -> bool:
+        return any(Regions._made.__qualname__ in repr(task.get_coro()) for task in asyncio.all_tasks())
+
+    await until(lambda: double.regions and not ours() and not being_made())
+    await asyncio.sleep(0)  # what is to be done after a task is done in the loop's next turn
 
 
 async def test_pictures_go_and_come_by_memory_that_has_no_name_any_more(lanes: Lanes):
@@ -67,7 +72,7 @@ async def test_who_gives_up_while_memory_is_made_leaves_it_to_the_next(lanes: La
         work.cancel()
         await asyncio.wait([work])
         double.let_go()
-        await until(lambda: double.regions and not ours() and not being_made())
+        await is_made(double)
         await generate(backend)
         assert len(double.regions) == 1
 
