@@ -18,6 +18,7 @@ from backends._triton_region import Region, orphans, sweep
 from backends._triton_regions import Regions
 from router.types import ignore_event
 from tests.doubles import until
+from tests.triton_doubles import TritonDouble
 from tests.triton_instances import Lanes, begin, generate, loaded, loaded_from, picture, request, serving
 from tests.triton_servers import TritonServer
 
@@ -149,6 +150,7 @@ def test_what_is_not_ours_is_not_swept():
 CLIENT = """
 import asyncio, sys
 from router.types import ignore_event
+from tests.triton_doubles import TritonDouble
 from tests.triton_instances import loaded, request
 
 async def main():
