@@ -150,7 +150,6 @@ def test_what_is_not_ours_is_not_swept():
 CLIENT = """
 import asyncio, sys
 from router.types import ignore_event
-from tests.triton_doubles import TritonDouble
 from tests.triton_instances import loaded, request
 
 async def main():
