@@ -149,7 +149,7 @@ class Stop(NamedTuple):
 async def _stopped_soonest(
     server: TritonServer, asking: Callable[[], Awaitable[Answer]]
 ) -> tuple[Answer, Stop]:
-    """Of a few tries: steps take milliseconds here, and on a busy machine the server's loop waits its turn."""
+    """Of a few tries: steps take milliseconds, and on a busy machine the server's loop waits its turn."""
     for _ in range(TRIES):
         answer, stop = await _stopped(server, asking())
         if stop.late <= IMAGES:
